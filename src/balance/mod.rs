@@ -106,4 +106,5 @@ pub(crate) use self::classify::{
 };
 pub(crate) use self::endpoint::EndpointId;
 pub(crate) use self::future::{CallFuture, Picked};
+pub(crate) use self::policy::INSTANCE_COOKIE;
 pub(crate) use self::pool::Reconfiguration;

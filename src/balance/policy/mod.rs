@@ -17,3 +17,5 @@ pub use self::random::Random;
 pub use self::round_robin::WeightedRoundRobin;
 pub use self::sticky::Sticky;
 pub use self::two_choices::{LeastRequests, PeakEwma};
+
+pub(crate) use self::sticky::INSTANCE_COOKIE;

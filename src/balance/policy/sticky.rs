@@ -9,8 +9,8 @@ use super::key::{ExtractKey, FromCookie, FromHeader};
 use super::two_choices::PeakEwma;
 use crate::balance::candidates::Candidates;
 
-/// Cookie in which Spring's load balancer expects the instance's id.
-const COOKIE: &str = "sc-lb-instance-id";
+/// Name of the cookie in which Spring's load balancer keeps the id of an instance.
+pub(crate) const INSTANCE_COOKIE: &str = "sc-lb-instance-id";
 
 /// Sends a request to the instance whose id it carries, in whatever zone it is.
 ///
@@ -47,7 +47,7 @@ pub struct Sticky<K = FromCookie, P = PeakEwma> {
 
 impl Default for Sticky {
     fn default() -> Self {
-        Self::by_cookie(COOKIE)
+        Self::by_cookie(INSTANCE_COOKIE)
     }
 }
 

@@ -11,12 +11,10 @@ use tower::BoxError;
 use tracing::debug;
 
 use super::CallOptions;
+use crate::balance::INSTANCE_COOKIE;
 use crate::client::picked::PickedInstance;
 use crate::client::routes::is_secure;
 use crate::untrusted::Quoted;
-
-/// Name of the cookie in which Spring's load balancer keeps the id of an instance.
-const COOKIE_NAME: &str = "sc-lb-instance-id";
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -130,7 +128,7 @@ impl AttemptOptions {
             write_forwarded(original, &mut parts);
         }
         if self.instance_cookie {
-            write_cookie(self.cookie_name.as_deref().unwrap_or(COOKIE_NAME), picked.endpoint(), &mut parts);
+            write_cookie(self.cookie_name.as_deref().unwrap_or(INSTANCE_COOKIE), picked.endpoint(), &mut parts);
         }
         if let Some(hook) = &self.on_attempt {
             hook(picked, &mut parts)?;

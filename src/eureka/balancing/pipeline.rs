@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::HeaderName;
 use http::request::Parts;
 
-use crate::balance::{ByLabel, HashKey, Sticky, Subset, ZoneAware};
+use crate::balance::{ByLabel, HashKey, INSTANCE_COOKIE, Sticky, Subset, ZoneAware};
 use crate::client::CallOptions;
 use crate::config::Value;
 
@@ -14,8 +14,6 @@ use crate::config::Value;
 const HEALTH_CHECK_INTERVAL: Duration = Duration::from_secs(25);
 /// Size of Spring's subsets.
 const SUBSET_SIZE: usize = 100;
-/// Name of Spring's cookie with the id of an instance.
-const COOKIE: &str = "sc-lb-instance-id";
 /// Key of the metadata with the version of an API in Spring.
 const API_VERSION: &str = "API_VERSION";
 
@@ -100,7 +98,7 @@ impl Pipeline {
             // Without a zone, that of this process.
             ZONE_PREFERENCE => options.zone_aware(ZoneAware::new(self.zone.as_deref().unwrap_or_default())),
             "request-based-sticky-session" => {
-                let sticky = Sticky::by_cookie(self.cookie.as_deref().unwrap_or(COOKIE));
+                let sticky = Sticky::by_cookie(self.cookie.as_deref().unwrap_or(INSTANCE_COOKIE));
                 options.wrap_policy(|policy| sticky.policy(policy))
             }
             "subset" => {
