@@ -19,6 +19,7 @@ use super::failure::Failure;
 use super::picked::{Listed, Record};
 use crate::cache::RegistryCache;
 use crate::connect::Dial;
+use crate::error::Error;
 use crate::model::Instance;
 use crate::sync::Mutex;
 
@@ -57,6 +58,12 @@ impl Presence {
     /// Returns the rules for connections that the address does not contain.
     pub(super) fn dial(&self) -> Dial {
         self.rule.dial(&self.instance)
+    }
+
+    /// Names the instance and its address in an error.
+    pub(super) fn name_in(&self, error: Error) -> Error {
+        let Self { instance, address, .. } = self;
+        error.app(instance.app()).instance(instance.id()).server(address.authority.as_str())
     }
 
     /// Adds a new connection that carries one call at a time.

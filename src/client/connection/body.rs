@@ -76,11 +76,9 @@ impl Timed {
         ready!(timer.as_mut().poll(cx));
         // Closes the connection or resets the stream.
         self.body = InstanceBody::default();
-        let Presence { instance, address, .. } = &*self.presence;
-        let error =
-            Error::new(error::Kind::Timeout, "read the response of").app(instance.app()).instance(instance.id());
+        let error = self.presence.name_in(Error::new(error::Kind::Timeout, "read the response of"));
         let cause = format!("its body made no progress within {:?}", self.limit);
-        Poll::Ready(Some(Err(error.server(address.authority.as_str()).cause(cause).into())))
+        Poll::Ready(Some(Err(error.cause(cause).into())))
     }
 }
 

@@ -271,10 +271,8 @@ impl<B> Future for EndpointFuture<B> {
                 Some(limit) => response.map(|body| body.with_timeout(limit, &self.endpoint.inner.presence)),
             }),
             Err(failure) => {
-                let Presence { instance, address, .. } = &*self.endpoint.inner.presence;
                 let is_unexpected = matches!(failure, Failure::Unsent(_) | Failure::Lost(_));
-                let error = failure.into_error();
-                let error = error.app(instance.app()).instance(instance.id()).server(address.authority.as_str());
+                let error = self.endpoint.inner.presence.name_in(failure.into_error());
                 let advice = "check the instance, which is registered as UP";
                 Err(if is_unexpected { error.advice(advice) } else { error })
             }
