@@ -82,14 +82,14 @@ impl<B: RequestBody> Endpoint<B> {
         let is_http2 = options.http2.is_for(&presence.instance);
         let InstanceTransport { connector, service } = transport.clone();
         let connector = connector.prefer_ipv6(options.prefer_ipv6).dial(Arc::new(presence.dial()));
-        let limits = &options.connections;
+        let limits = options.connections;
         let inner = Inner {
             host: presence.address.host(),
             is_http2,
             version: AtomicU8::new(if is_http2 { HTTP2 } else { HTTP1 }),
             silent_closes: AtomicU8::new(0),
-            http1: Http1::new(connector.clone(), presence.clone(), limits.clone()),
-            http2: Http2::new(connector.clone(), presence.clone(), options.http2_connections, limits.clone()),
+            http1: Http1::new(connector.clone(), presence.clone(), limits),
+            http2: Http2::new(connector.clone(), presence.clone(), options.http2_connections, limits),
             body_timeout: limits.body,
             connector,
             service,

@@ -288,7 +288,7 @@ where
 {
     fn new(shared: &Arc<Shared<B>>, place: Option<OwnedSemaphorePermit>) -> Self {
         let Shared { connector, presence, limits, .. } = &**shared;
-        let connect = connect(connector.clone(), presence.clone(), limits.clone(), place);
+        let connect = connect(connector.clone(), presence.clone(), *limits, place);
         Self { pool: Arc::downgrade(shared), connect: Some(Box::pin(connect)) }
     }
 

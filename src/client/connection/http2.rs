@@ -190,7 +190,7 @@ where
     /// Connects as calls do, and closes the connection.
     pub(super) fn probe(&self) -> impl Future<Output = Result<(), BoxError>> + Send + use<B> {
         let Shared { connector, presence, limits, .. } = &*self.0;
-        let connecting = connect::<B>(connector.clone(), presence.address.uri_of(None), Arc::default(), limits.clone());
+        let connecting = connect::<B>(connector.clone(), presence.address.uri_of(None), Arc::default(), *limits);
         async move { connecting.await.map(drop) }
     }
 }
@@ -289,7 +289,7 @@ where
         }
         let (result, connecting) = watch::channel(None);
         let uri = self.presence.address.uri_of(None);
-        let connect = connect::<B>(self.connector.clone(), uri, self.queue.clone(), self.limits.clone());
+        let connect = connect::<B>(self.connector.clone(), uri, self.queue.clone(), self.limits);
         let shared = Arc::downgrade(self);
         tokio::spawn(async move {
             let connected = tokio::select! {

@@ -32,7 +32,7 @@ pub enum InstanceAddress {
 }
 
 /// Limits of the connections to one instance, and of the bodies that they carry.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(in crate::client) struct Limits {
     pub(in crate::client) idle: Duration,
     pub(in crate::client) max_age: Option<Duration>,
