@@ -76,6 +76,7 @@ pub(super) type Prepare = Arc<dyn Fn(CallOptions) -> CallOptions + Send + Sync>;
 ///
 /// It is replaced when options change. Calls in flight keep the one that they began with, which
 /// shares the endpoints with its successor.
+#[derive(Clone)]
 pub(super) struct Route<E> {
     pub(super) name: Arc<str>,
     pub(super) options: Arc<CallOptions>,
@@ -334,16 +335,8 @@ impl<E: Clone + Send + Sync + 'static> Routes<E> {
         } else {
             Arc::new(options.retry.new_budget())
         };
-        Some(Arc::new(Route {
-            name: route.name.clone(),
-            balance: route.balance.with(options.effective_policy(), options.responses.clone()),
-            budget,
-            metrics: route.metrics.clone(),
-            options,
-            registry: route.registry.clone(),
-            is_secure: route.is_secure,
-            in_force: route.in_force.clone(),
-        }))
+        let balance = route.balance.with(options.effective_policy(), options.responses.clone());
+        Some(Arc::new(Route { options, balance, budget, ..Route::clone(route) }))
     }
 
     /// Applies the options of the routes to their balancers. The latest options win, whichever
