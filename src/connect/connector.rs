@@ -23,6 +23,7 @@ use super::proxy::{Proxies, tunnel};
 use super::race::{alternate, race};
 use super::stream::Stream;
 use super::tls::{TlsSettings, Versions, handshake_if_https};
+use super::uri::{port_of, without_brackets};
 use crate::time::LONGEST_WAIT;
 
 /// Service that connects to the host of a URI, with TLS if the scheme is https.
@@ -133,7 +134,7 @@ impl Connector {
     /// Connects to an address of the host of a URI.
     async fn open(&self, uri: &Uri, dial: Option<&Dial>) -> Result<TcpStream, BoxError> {
         let host = host_of(uri).ok_or_else(|| ConnectError::new("the URI has no host"))?;
-        let port = uri.port_u16().unwrap_or(if uri.scheme() == Some(&Scheme::HTTPS) { 443 } else { 80 });
+        let port = port_of(uri);
         let always = dial.and_then(|dial| dial.ip_if(UseIp::Always));
         if let Some(ip) = host.parse().ok().or(always) {
             return tcp(SocketAddr::new(ip, port)).await;
@@ -205,8 +206,7 @@ fn is_same_set(a: &[SocketAddr], b: &[SocketAddr]) -> bool {
 
 /// Returns the host of a URI, without brackets.
 fn host_of(uri: &Uri) -> Option<&str> {
-    let host = uri.host()?;
-    Some(host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host))
+    uri.host().map(without_brackets)
 }
 
 /// Connects to one address.

@@ -16,6 +16,7 @@ mod race;
 mod resolve;
 mod stream;
 mod tls;
+mod uri;
 
 pub(crate) use connector::Connector;
 pub(crate) use dial::{Dial, UseIp};
@@ -26,3 +27,4 @@ pub use resolve::{Resolve, Resolved, Resolving};
 #[cfg(feature = "tls")]
 pub(crate) use tls::Store;
 pub(crate) use tls::{StoreType, TlsSettings, is_rejected_handshake};
+pub(crate) use uri::port_of;

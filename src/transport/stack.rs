@@ -25,7 +25,7 @@ use super::server_clock::ResponseDate;
 use super::server_clock::ServerClock;
 use super::session::Sessions;
 use crate::config::ClientConfig;
-use crate::connect::{Connector, is_rejected_handshake};
+use crate::connect::{Connector, is_rejected_handshake, port_of};
 use crate::panics::catch_panic;
 use crate::time::Moment;
 
@@ -305,6 +305,5 @@ impl<E> policy::Policy<RequestBody, E> for Redirects {
 
 /// Returns the scheme, host and port of a URI.
 fn origin(uri: &Uri) -> (Option<&Scheme>, Option<&str>, u16) {
-    let default_port = if uri.scheme() == Some(&Scheme::HTTPS) { 443 } else { 80 };
-    (uri.scheme(), uri.host(), uri.port_u16().unwrap_or(default_port))
+    (uri.scheme(), uri.host(), port_of(uri))
 }

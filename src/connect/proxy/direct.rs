@@ -1,5 +1,7 @@
 use std::net::IpAddr;
 
+use crate::connect::uri::without_brackets;
+
 /// Hosts that are connected to without a proxy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Direct {
@@ -87,10 +89,6 @@ impl Rule {
         };
         is_host && self.port.is_none_or(|only| only == port)
     }
-}
-
-fn without_brackets(host: &str) -> &str {
-    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
 }
 
 /// Parses an address, or an address with the length of its network prefix.

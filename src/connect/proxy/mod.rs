@@ -17,6 +17,7 @@ use http::{HeaderValue, Uri};
 pub(crate) use direct::Direct;
 pub(super) use tunnel::tunnel;
 
+use super::uri::port_of;
 use crate::secret::{basic, basic_of_userinfo};
 
 /// Proxies by the scheme of the request, and the hosts that need none.
@@ -114,11 +115,9 @@ impl Proxies {
 
     /// Returns the proxy for requests to this URI, or `None` if they are sent directly.
     pub(crate) fn of(&self, uri: &Uri) -> Option<&Proxy> {
-        let is_secure = uri.scheme() == Some(&Scheme::HTTPS);
-        let proxy = if is_secure { &self.https } else { &self.http };
+        let proxy = if uri.scheme() == Some(&Scheme::HTTPS) { &self.https } else { &self.http };
         let proxy = proxy.as_deref()?;
-        let port = uri.port_u16().unwrap_or(if is_secure { 443 } else { 80 });
-        (!self.direct.contains(uri.host()?, port)).then_some(proxy)
+        (!self.direct.contains(uri.host()?, port_of(uri))).then_some(proxy)
     }
 
     /// Returns the credentials that a plain request to this URI carries for its proxy. The proxy of

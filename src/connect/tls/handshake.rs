@@ -13,6 +13,7 @@ use super::alpn::{HTTP1, HTTP2, Versions};
 use super::settings::TlsSettings;
 use crate::connect::error::ConnectError;
 use crate::connect::stream::Stream;
+use crate::connect::uri::without_brackets;
 use crate::error::chain;
 
 /// Performs the TLS handshake if the scheme of the URI is https. The certificate must be valid for
@@ -31,8 +32,7 @@ pub(in crate::connect) async fn handshake_if_https(
     if uri.scheme() != Some(&Scheme::HTTPS) {
         return Ok(Stream::Plain(tcp));
     }
-    let host = server_name.or(uri.host()).unwrap_or_default();
-    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let host = without_brackets(server_name.or(uri.host()).unwrap_or_default());
     let failed = |reason: &str| ConnectError::new(format!("no TLS with {host}: {reason}"));
     let name = ServerName::try_from(host.to_owned()).map_err(|_| failed("it is not a valid server name"))?;
     let mut config = ClientConfig::clone(&*tls.config().await.map_err(|reason| failed(&reason))?);
