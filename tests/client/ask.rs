@@ -28,8 +28,7 @@ struct World {
 
 impl World {
     fn new(instances: impl IntoIterator<Item = Instance>) -> Self {
-        let (memory, down) = (Memory::default(), Arc::new(AtomicBool::new(false)));
-        instances.into_iter().for_each(|instance| memory.put(instance));
+        let (memory, down) = (Memory::of(instances), Arc::new(AtomicBool::new(false)));
         let (served, is_down) = (memory.clone(), down.clone());
         let scripted =
             Scripted::new(move |_| if is_down.load(Ordering::SeqCst) { Reply::Status(500) } else { served.full() });
@@ -225,8 +224,7 @@ fn updated_at(instance: &Instance, at_ms: i64) -> Instance {
 async fn lag_of_a_change_is_measured_by_the_clock_of_the_server() {
     // The server's clock is an hour ahead.
     let server_ms = || wall_ms() + 3_600_000;
-    let memory = Memory::default();
-    memory.put(updated_at(&instance("orders", "a"), server_ms() - 500_000));
+    let memory = Memory::of([updated_at(&instance("orders", "a"), server_ms() - 500_000)]);
     let served = memory.clone();
     let scripted = Scripted::new(move |_| {
         let Reply::Json(json) = served.full() else { unreachable!("the list is JSON") };

@@ -20,7 +20,7 @@ use tower_eureka::client::{
 };
 use tower_eureka::{Error, Instance};
 
-use crate::common::{Memory, Scripted, instance};
+use crate::common::{Memory, instance};
 
 /// Request that an instance received.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,14 +61,13 @@ impl World {
     }
 
     fn eureka(&self) -> tower_eureka::Eureka {
-        let memory = Memory::default();
+        let memory = Memory::of([instance("billing", "b")]);
         for number in 1..=self.behaviours.len() {
             let id = format!("o{number}");
             let built = Instance::builder("orders").id(id).host_name(format!("h{number}")).ip_addr("10.0.0.1").port(1);
             memory.put(built.secure_port(2).build().unwrap());
         }
-        memory.put(instance("billing", "b"));
-        Scripted::new(move |_| memory.full()).client().build().unwrap()
+        memory.serve().client().build().unwrap()
     }
 
     async fn respond(self, request: Request<AttemptBody<Full<Bytes>>>) -> Result<Response<Full<Bytes>>, BoxError> {

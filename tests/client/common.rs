@@ -183,13 +183,19 @@ fn streamed(ending: Ending) -> Body {
     }
 }
 
-/// Registry that works: it keeps registrations, and responds to full and delta fetches.
+/// Instances of a registry that works. They may change while it is served.
 #[derive(Clone, Default)]
 pub(crate) struct Memory {
     pub(crate) instances: Arc<Mutex<BTreeMap<String, Instance>>>,
 }
 
 impl Memory {
+    pub(crate) fn of(instances: impl IntoIterator<Item = Instance>) -> Self {
+        let memory = Self::default();
+        instances.into_iter().for_each(|instance| memory.put(instance));
+        memory
+    }
+
     pub(crate) fn put(&self, instance: Instance) {
         self.instances.lock().unwrap().insert(instance.id().to_owned(), instance);
     }
@@ -200,6 +206,12 @@ impl Memory {
 
     pub(crate) fn full(&self) -> Reply {
         Reply::Json(list(&self.instances.lock().unwrap().values().cloned().collect::<Vec<_>>()))
+    }
+
+    /// Returns a server that responds to each request with all instances.
+    pub(crate) fn serve(&self) -> Scripted {
+        let memory = self.clone();
+        Scripted::new(move |_| memory.full())
     }
 }
 

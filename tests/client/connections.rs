@@ -36,14 +36,11 @@ fn at(id: &str, port: u16) -> Instance {
 
 /// Client of a registry with the instances in `memory`.
 fn eureka(memory: &Memory) -> Eureka {
-    let memory = memory.clone();
-    Scripted::new(move |_| memory.full()).client().delta(false).fetch_interval(Duration::from_secs(1)).build().unwrap()
+    memory.serve().client().delta(false).fetch_interval(Duration::from_secs(1)).build().unwrap()
 }
 
 fn eureka_of(instances: impl IntoIterator<Item = Instance>) -> Eureka {
-    let memory = Memory::default();
-    instances.into_iter().for_each(|instance| memory.put(instance));
-    eureka(&memory)
+    eureka(&Memory::of(instances))
 }
 
 fn request(method: Method, version: Version) -> Request<Full<Bytes>> {
@@ -235,8 +232,7 @@ async fn call_over_http2_to_a_frozen_instance_succeeds_at_another() {
 
 #[tokio::test(start_paused = true)]
 async fn pending_call_at_an_instance_that_left_fails_or_is_repeated_at_another() {
-    let memory = Memory::default();
-    memory.put(at("a", frozen().await));
+    let memory = Memory::of([at("a", frozen().await)]);
     let eureka = eureka(&memory);
     let client: Calls = eureka.http_client();
     let waiting = |method| {
@@ -265,8 +261,7 @@ async fn pending_call_at_an_instance_that_left_fails_or_is_repeated_at_another()
 
 #[tokio::test(start_paused = true)]
 async fn pending_call_over_http2_at_an_instance_that_left_fails() {
-    let memory = Memory::default();
-    memory.put(at("a", raw(|_, _| Vec::new()).await.0));
+    let memory = Memory::of([at("a", raw(|_, _| Vec::new()).await.0)]);
     let eureka = eureka(&memory);
     let client: Calls = eureka.http_client();
     let waiting = tokio::spawn(async move { call(&client, Method::POST, Version::HTTP_2).await });
@@ -294,8 +289,7 @@ async fn pending_call_of_a_layer_at_an_instance_that_left_fails() {
         (seconds(100), true, 100..205),
         (Duration::ZERO, true, 0..5),
     ] {
-        let memory = Memory::default();
-        memory.put(at("a", 1));
+        let memory = Memory::of([at("a", 1)]);
         let service = service_fn(|_: Request<AttemptBody<Full<Bytes>>>| {
             std::future::pending::<Result<Response<Full<Bytes>>, Infallible>>()
         });
@@ -318,8 +312,7 @@ async fn pending_call_of_a_layer_at_an_instance_that_left_fails() {
 
 #[tokio::test(start_paused = true)]
 async fn pending_call_with_unlimited_removal_grace_continues_after_the_instance_left() {
-    let memory = Memory::default();
-    memory.put(at("a", frozen().await));
+    let memory = Memory::of([at("a", frozen().await)]);
     let client: Calls = eureka(&memory).http_client_with(CallOptions::new().removal_grace(Duration::MAX));
     let waiting = tokio::spawn(async move { call(&client, Method::POST, Version::HTTP_11).await });
     sleep(Duration::from_secs(60)).await;
@@ -360,9 +353,9 @@ fn registered_at(instance: &Instance, time: i64) -> Instance {
 async fn pending_call_at_an_instance_that_stays_registered_gets_its_response() {
     for event in ["out of service", "down for five seconds", "registered again", "moved to another VIP address"] {
         for is_layer in [false, true] {
-            let (memory, start) = (Memory::default(), Instant::now());
+            let start = Instant::now();
             let instance = registered_at(&at("a", slow().await), 1_760_000_000_000);
-            memory.put(instance.clone());
+            let memory = Memory::of([instance.clone()]);
             let eureka = eureka(&memory);
             let waiting = tokio::spawn(async move {
                 if !is_layer {
@@ -418,8 +411,7 @@ async fn dropped_clients_leave_no_task() {
 #[tokio::test(start_paused = true)]
 async fn response_whose_head_has_come_is_read_to_its_end_after_the_instance_left() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let memory = Memory::default();
-    memory.put(at("a", listener.local_addr().unwrap().port()));
+    let memory = Memory::of([at("a", listener.local_addr().unwrap().port())]);
     let eureka = eureka(&memory);
     let client: Calls = eureka.http_client();
     tokio::spawn(async move {

@@ -21,10 +21,8 @@ const QUIET: Duration = Duration::from_secs(100);
 
 /// Returns a registry with these instances, and a client that refreshes every 30 seconds.
 fn registry(instances: impl IntoIterator<Item = Instance>) -> (Memory, Eureka) {
-    let memory = Memory::default();
-    instances.into_iter().for_each(|instance| memory.put(instance));
-    let served = memory.clone();
-    let client = Scripted::new(move |_| served.full()).client().delta(false).build().unwrap();
+    let memory = Memory::of(instances);
+    let client = memory.serve().client().delta(false).build().unwrap();
     (memory, client)
 }
 

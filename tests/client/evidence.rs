@@ -14,17 +14,15 @@ use tower_eureka::balance::EndpointState;
 use tower_eureka::client::{AttemptBody, CallOptions, Deadline, EurekaLayer, RetryPolicy};
 use tower_eureka::{Eureka, Instance};
 
-use crate::common::{Memory, Scripted};
+use crate::common::Memory;
 
 type Body = Full<Bytes>;
 
 /// Returns a client of two instances: `a` at port 1 and `b` at port 2.
 fn two_instances() -> Eureka {
-    let memory = Memory::default();
-    for (id, port) in [("a", 1), ("b", 2)] {
-        memory.put(Instance::builder("orders").id(id).ip_addr("127.0.0.1").port(port).build().unwrap());
-    }
-    Scripted::new(move |_| memory.full()).client().build().unwrap()
+    let instances = [("a", 1), ("b", 2)]
+        .map(|(id, port)| Instance::builder("orders").id(id).ip_addr("127.0.0.1").port(port).build().unwrap());
+    Memory::of(instances).serve().client().build().unwrap()
 }
 
 fn get(path: &str) -> Request<Body> {

@@ -15,16 +15,15 @@ use tower::{BoxError, Layer, Service, ServiceExt, service_fn};
 use tower_eureka::client::{AttemptBody, CallOptions, Deadline, EurekaLayer, HttpClient, PickedInstance, RetryPolicy};
 use tower_eureka::{Error, Eureka, Instance};
 
-use crate::common::{Memory, Scripted};
+use crate::common::Memory;
 
 type Body = Full<Bytes>;
 
 fn eureka(instances: &[(&str, u16)]) -> Eureka {
-    let memory = Memory::default();
-    for (id, port) in instances {
-        memory.put(Instance::builder("orders").id(*id).ip_addr("127.0.0.1").port(*port).build().unwrap());
-    }
-    Scripted::new(move |_| memory.full()).client().build().unwrap()
+    let instances = instances
+        .iter()
+        .map(|(id, port)| Instance::builder("orders").id(*id).ip_addr("127.0.0.1").port(*port).build().unwrap());
+    Memory::of(instances).serve().client().build().unwrap()
 }
 
 fn post(body: &'static str) -> Request<Body> {

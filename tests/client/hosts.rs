@@ -23,7 +23,7 @@ use tower_eureka::client::{CallOptions, HttpClient, InstanceAddress, Resolve, Re
 use tower_eureka::{Error, Eureka, Instance};
 
 use crate::captured_log::Log;
-use crate::common::{Memory, Scripted};
+use crate::common::Memory;
 use crate::own_address::own_address;
 
 type Calls = HttpClient<Full<Bytes>>;
@@ -45,8 +45,7 @@ impl Hosts {
 
     /// Client of a registry with the instances in `memory`, which looks names up here.
     fn eureka(&self, memory: &Memory) -> Eureka {
-        let memory = memory.clone();
-        let builder = Scripted::new(move |_| memory.full()).client().delta(false).fetch_interval(SECOND);
+        let builder = memory.serve().client().delta(false).fetch_interval(SECOND);
         builder.resolver(self.clone()).build().unwrap()
     }
 }
@@ -86,9 +85,7 @@ async fn serve_at(ip: &str, port: u16) -> (u16, JoinHandle<()>) {
 
 /// Registers an instance with this host name and IP address.
 fn register(host: &str, ip: &str, port: u16) -> Memory {
-    let memory = Memory::default();
-    memory.put(Instance::builder("orders").id("a").host_name(host).ip_addr(ip).port(port).build().unwrap());
-    memory
+    Memory::of([Instance::builder("orders").id("a").host_name(host).ip_addr(ip).port(port).build().unwrap()])
 }
 
 async fn call(client: &Calls) -> Result<String, Error> {
@@ -164,8 +161,7 @@ async fn address_with_a_zone_or_brackets_is_called() {
         // A provider that does not check its address, as in Java.
         let instance = Instance::builder("orders").id("a").host_name("HOST").ip_addr("::9").port(port).build().unwrap();
         let json = String::from_utf8(instance.to_json()).unwrap().replace("HOST", host).replace("::9", ip);
-        let memory = Memory::default();
-        memory.put(Instance::from_json(json.as_bytes()).unwrap());
+        let memory = Memory::of([Instance::from_json(json.as_bytes()).unwrap()]);
         let client: Calls = Hosts::default().eureka(&memory).http_client();
         assert_eq!(call(&client).await.unwrap(), format!("::1 [::1]:{port}"), "{host}");
     }
@@ -240,9 +236,8 @@ async fn resolver_that_hangs_delays_a_connection_to_the_ip_address_by_one_second
     let ip = own_address().to_string();
     let (port, _server) = serve_at(&ip, 0).await;
     let memory = register("orders-1", &ip, port);
-    let builder = Scripted::new(move |_| memory.full()).client();
     let hangs = |_: &str| std::future::pending::<Result<Resolved, BoxError>>();
-    let client: Calls = builder.resolver(hangs).build().unwrap().http_client();
+    let client: Calls = memory.serve().client().resolver(hangs).build().unwrap().http_client();
     let start = Instant::now();
     assert_eq!(call(&client).await.unwrap(), format!("{ip} orders-1:{port}"));
     assert_eq!(start.elapsed().as_secs(), 1);
@@ -256,8 +251,7 @@ async fn health_check_of_an_unresolvable_host_name_uses_the_ip_address() {
     let (port, _server) = serve_at(&ip, 0).await;
     let url = format!("http://5f2a9c:{port}/health");
     let instance = Instance::builder("orders").id("a").host_name("5f2a9c").ip_addr(ip).port(port);
-    let memory = Memory::default();
-    memory.put(instance.health_check_url(url).build().unwrap());
+    let memory = Memory::of([instance.health_check_url(url).build().unwrap()]);
     for address in [InstanceAddress::HostOrIp, InstanceAddress::Ip] {
         let options = options(address).health_check(Duration::from_millis(20));
         let client: Calls = Hosts::default().eureka(&memory).http_client_with(options);

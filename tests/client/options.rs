@@ -41,14 +41,11 @@ struct World {
 
 impl World {
     fn with(instances: impl IntoIterator<Item = Instance>) -> Self {
-        let world = Self::default();
-        instances.into_iter().for_each(|instance| world.memory.put(instance));
-        world
+        Self { memory: Memory::of(instances), ..Self::default() }
     }
 
     fn eureka(&self) -> Eureka {
-        let memory = self.memory.clone();
-        Scripted::new(move |_| memory.full()).client().build().unwrap()
+        self.memory.serve().client().build().unwrap()
     }
 
     fn respond(&self, request: &Request<AttemptBody<Full<Bytes>>>) -> Call {
@@ -238,8 +235,7 @@ async fn first_vip_address_of_a_list_with_an_instance_counts_unless_merged() {
 #[tokio::test(start_paused = true)]
 async fn unknown_name_fails_at_once_once_the_registry_is_loaded() {
     let known = numbered("orders", 1, &[]);
-    let memory = Memory::default();
-    memory.put(with_status(&known, InstanceStatus::Down));
+    let memory = Memory::of([with_status(&known, InstanceStatus::Down)]);
     let start = Instant::now();
     let registry = {
         let memory = memory.clone();

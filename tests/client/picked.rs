@@ -19,7 +19,7 @@ use tower_eureka::client::{
 };
 use tower_eureka::{ErrorKind, Eureka, Instance};
 
-use crate::common::{Memory, Scripted};
+use crate::common::Memory;
 
 type Body = Full<Bytes>;
 
@@ -28,14 +28,7 @@ fn orders(id: &str, port: u16) -> tower_eureka::model::InstanceBuilder {
 }
 
 fn eureka(memory: &Memory) -> Eureka {
-    let memory = memory.clone();
-    Scripted::new(move |_| memory.full()).client().delta(false).fetch_interval(Duration::from_secs(1)).build().unwrap()
-}
-
-fn memory(instances: impl IntoIterator<Item = Instance>) -> Memory {
-    let memory = Memory::default();
-    instances.into_iter().for_each(|instance| memory.put(instance));
-    memory
+    memory.serve().client().delta(false).fetch_interval(Duration::from_secs(1)).build().unwrap()
 }
 
 /// Heads of the requests that instances received.
@@ -76,7 +69,7 @@ fn picked_of<B>(response: &Response<B>) -> &PickedInstance {
 #[tokio::test(start_paused = true)]
 async fn picked_instance_is_in_the_extensions_of_attempts_and_response() {
     let alive = orders("alive", 80).metadata("zone", "east").build().unwrap();
-    let memory = memory([alive, orders("dead-1", 80).build().unwrap(), orders("dead-2", 80).build().unwrap()]);
+    let memory = Memory::of([alive, orders("dead-1", 80).build().unwrap(), orders("dead-2", 80).build().unwrap()]);
     let received = Received::default();
     let client = EurekaLayer::new(&eureka(&memory)).layer(below(&received));
     for _ in 0..10 {
@@ -98,7 +91,7 @@ async fn picked_instance_is_in_the_extensions_of_attempts_and_response() {
 
 #[tokio::test(start_paused = true)]
 async fn picked_instance_has_metadata_that_changed_after_the_first_call() {
-    let memory = memory([orders("a", 80).metadata("token", "old").build().unwrap()]);
+    let memory = Memory::of([orders("a", 80).metadata("token", "old").build().unwrap()]);
     let received = Received::default();
     let client = EurekaLayer::new(&eureka(&memory)).layer(below(&received));
     let token = async || {
@@ -113,7 +106,7 @@ async fn picked_instance_has_metadata_that_changed_after_the_first_call() {
 
 #[tokio::test(start_paused = true)]
 async fn hook_changes_the_request_of_each_attempt() {
-    let memory = memory(["a", "dead"].map(|id| orders(id, 80).metadata("key", id).build().unwrap()));
+    let memory = Memory::of(["a", "dead"].map(|id| orders(id, 80).metadata("key", id).build().unwrap()));
     let received = Received::default();
     let options = CallOptions::new().on_attempt(|picked, request| {
         let value = format!("{}-{}", picked.instance().metadata().get("key").unwrap(), picked.attempt());
@@ -132,7 +125,7 @@ async fn hook_changes_the_request_of_each_attempt() {
 
 #[tokio::test(start_paused = true)]
 async fn error_of_the_hook_ends_the_call_before_anything_is_sent() {
-    let memory = memory(["a", "b"].map(|id| orders(id, 80).build().unwrap()));
+    let memory = Memory::of(["a", "b"].map(|id| orders(id, 80).build().unwrap()));
     let received = Received::default();
     let options = CallOptions::new()
         .ejection(Ejection::new().consecutive_failures(1))
@@ -152,7 +145,7 @@ async fn error_of_the_hook_ends_the_call_before_anything_is_sent() {
 
 #[tokio::test(start_paused = true)]
 async fn forwarded_headers_are_sent_only_with_the_option() {
-    let memory = memory([orders("a", 80).build().unwrap()]);
+    let memory = Memory::of([orders("a", 80).build().unwrap()]);
     for (is_on, expected) in [(false, None), (true, Some(("shop.example", "http", "192.0.2.7")))] {
         let received = Received::default();
         let options = CallOptions::new().x_forwarded(is_on);
@@ -169,7 +162,7 @@ async fn forwarded_headers_are_sent_only_with_the_option() {
 
 #[tokio::test(start_paused = true)]
 async fn instance_cookie_keeps_a_session_at_its_instance() {
-    let memory = memory(["a:orders:80", "b:orders:80", "c:orders:80"].map(|id| {
+    let memory = Memory::of(["a:orders:80", "b:orders:80", "c:orders:80"].map(|id| {
         Instance::builder("orders").id(id).host_name(&id[..1]).ip_addr("10.0.0.1").port(80).build().unwrap()
     }));
     for name in [None, Some("session")] {
@@ -197,7 +190,7 @@ async fn instance_cookie_keeps_a_session_at_its_instance() {
 
 #[tokio::test(start_paused = true)]
 async fn chosen_instance_reports_its_outcome() {
-    let memory = memory(["a", "b"].map(|id| orders(id, 5672).build().unwrap()));
+    let memory = Memory::of(["a", "b"].map(|id| orders(id, 5672).build().unwrap()));
     let eureka = eureka(&memory);
     let first = eureka.choose("orders", &()).await.unwrap();
     assert_eq!((first.authority().port_u16(), first.attempt()), (Some(5672), 1));
@@ -218,7 +211,7 @@ async fn chosen_instance_reports_its_outcome() {
 
 #[tokio::test(start_paused = true)]
 async fn choice_without_an_outcome_is_no_evidence() {
-    let memory = memory([orders("a", 80).build().unwrap()]);
+    let memory = Memory::of([orders("a", 80).build().unwrap()]);
     let client =
         eureka(&memory).http_client_with::<Body>(CallOptions::new().ejection(Ejection::new().consecutive_failures(1)));
     for _ in 0..100 {
@@ -255,7 +248,7 @@ async fn choice_waits_for_an_instance_up_to_its_limit() {
 
 #[tokio::test(start_paused = true)]
 async fn hedges_have_numbers_of_their_own() {
-    let memory = memory(["slow", "fast"].map(|id| orders(id, 80).build().unwrap()));
+    let memory = Memory::of(["slow", "fast"].map(|id| orders(id, 80).build().unwrap()));
     let below = service_fn(|request: Request<AttemptBody<Body>>| async move {
         if request.uri().host() == Some("slow") {
             sleep(Duration::from_secs(10)).await;

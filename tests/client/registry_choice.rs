@@ -305,8 +305,7 @@ async fn registry_that_was_never_fetched_is_retried_early() {
 #[tokio::test(start_paused = true)]
 async fn server_without_response_at_start_delays_the_first_list_by_a_second() {
     for (hanging, bound) in [("a", 1_200), ("ab", 2_200)] {
-        let memory = Memory::default();
-        memory.put(instance("orders", "a"));
+        let memory = Memory::of([instance("orders", "a")]);
         let registry =
             Scripted::new(move |asked| if hanging.contains(server(asked)) { Reply::Never } else { memory.full() });
         let client = client(&["a", "b", "c"], &registry);

@@ -252,11 +252,8 @@ async fn failed_fetches_back_off_to_the_interval() {
 
 #[tokio::test(start_paused = true)]
 async fn subscriber_is_woken_only_by_relevant_changes_of_its_application() {
-    let memory = Memory::default();
-    memory.put(instance("orders", "a"));
-    let served = memory.clone();
-    let registry = Scripted::new(move |_| served.full());
-    let client = registry.client().delta(false).build().unwrap();
+    let memory = Memory::of([instance("orders", "a")]);
+    let client = memory.serve().client().delta(false).build().unwrap();
     let mut orders = client.discover("orders").unwrap();
     assert!(matches!(orders.next().await, Some(Ok(Change::Insert(id, _))) if *id == *"a"));
 
@@ -315,8 +312,7 @@ async fn login_page_in_response_to_a_registration_is_an_error() {
 
 #[tokio::test(start_paused = true)]
 async fn broken_delta_is_followed_by_further_refreshes() {
-    let memory = Memory::default();
-    memory.put(instance("orders", "a"));
+    let memory = Memory::of([instance("orders", "a")]);
     let served = memory.clone();
     let registry = Scripted::new(move |asked| match &*asked.line {
         "GET /apps/" => served.full(),

@@ -37,17 +37,13 @@ fn in_zone(app: &str, id: &str, zone: &str) -> Instance {
 #[tokio::test(start_paused = true)]
 async fn remote_regions_are_used_in_their_order_while_the_own_one_has_no_instance() {
     let own = in_zone("orders", "own", "us-east-1a");
-    let registry = Memory::default();
-    for instance in [
+    let registry = Memory::of([
         own.clone(),
         in_zone("orders", "west", "us-west-2b"),
         in_zone("orders", "europe", "eu-west-1a"),
         in_zone("billing", "bill", "eu-west-1b"),
-    ] {
-        registry.put(instance);
-    }
-    let served = registry.clone();
-    let service = Scripted::new(move |_| served.full());
+    ]);
+    let service = registry.serve();
     let client = service.client().delta(false).regions(["us-west-2", "eu-west-1"]).build().unwrap();
     let _streams = ["orders", "billing"].map(|name| client.discover(name).unwrap());
     sleep(SOON).await;

@@ -14,7 +14,7 @@ use tower_eureka::client::{CallOptions, Deadline, PickedInstance};
 use tower_eureka::reqwest::Client;
 use tower_eureka::{Error, Instance};
 
-use crate::common::{Memory, Scripted};
+use crate::common::Memory;
 
 /// Starts an instance that describes each request.
 async fn describing(id: &str) -> Instance {
@@ -33,9 +33,7 @@ async fn describing(id: &str) -> Instance {
 }
 
 fn client(instances: impl IntoIterator<Item = Instance>) -> Client {
-    let memory = Memory::default();
-    instances.into_iter().for_each(|instance| memory.put(instance));
-    let eureka = Scripted::new(move |_| memory.full()).client().build().unwrap();
+    let eureka = Memory::of(instances).serve().client().build().unwrap();
     Client::with_options(&eureka, reqwest::Client::new(), CallOptions::new())
 }
 
@@ -103,10 +101,8 @@ async fn limits_of_a_request_are_those_of_its_call() {
 
 #[tokio::test]
 async fn timeout_of_the_wrapped_client_is_a_timeout_and_no_failure_of_the_instance() {
-    let memory = Memory::default();
-    memory.put(describing("a").await);
-    memory.put(describing("b").await);
-    let eureka = Scripted::new(move |_| memory.full()).client().build().unwrap();
+    let memory = Memory::of([describing("a").await, describing("b").await]);
+    let eureka = memory.serve().client().build().unwrap();
     let limited = reqwest::Client::builder().timeout(Duration::from_millis(200)).build().unwrap();
     let options = CallOptions::new().ejection(Ejection::new().consecutive_failures(1));
     let client = Client::with_options(&eureka, limited, options);

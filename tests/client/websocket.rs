@@ -17,7 +17,7 @@ use tower_eureka::balance::LeastRequests;
 use tower_eureka::client::{CallOptions, Http2, HttpClient, PickedInstance, WaitForReady, parse_uri};
 use tower_eureka::{ErrorKind, Eureka, Instance};
 
-use crate::common::{Memory, Scripted};
+use crate::common::Memory;
 
 type Client = HttpClient<Empty<Bytes>>;
 
@@ -41,9 +41,7 @@ async fn serve(id: &str, stream: TcpStream) {
 }
 
 fn eureka(instances: impl IntoIterator<Item = Instance>) -> Eureka {
-    let memory = Memory::default();
-    instances.into_iter().for_each(|instance| memory.put(instance));
-    Scripted::new(move |_| memory.full()).client().build().unwrap()
+    Memory::of(instances).serve().client().build().unwrap()
 }
 
 fn request(uri: &str) -> Request<Empty<Bytes>> {
@@ -147,10 +145,8 @@ async fn websocket_through_reqwest_carries_messages() {
 
 #[tokio::test]
 async fn websocket_outlives_its_instance_in_the_registry() {
-    let memory = Memory::default();
-    memory.put(echo("a").await);
-    let listed = memory.clone();
-    let registry = Scripted::new(move |_| listed.full()).client().delta(false);
+    let memory = Memory::of([echo("a").await]);
+    let registry = memory.serve().client().delta(false);
     let eureka = registry.fetch_interval(Duration::from_millis(20)).build().unwrap();
     let client: Client = eureka.http_client_with(CallOptions::new().removal_grace(Duration::from_millis(50)));
     let connection = client.upgrade(request("ws://chat/")).await.unwrap();
