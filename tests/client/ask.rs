@@ -14,7 +14,7 @@ use tower_eureka::cache::{DeltaUse, RegistryEvent, RegistryEvents, RegistryState
 use tower_eureka::model::InstanceStatus;
 use tower_eureka::{Eureka, Instance};
 
-use crate::common::{Memory, Reply, Scripted, instance, with_status};
+use crate::common::{Memory, Reply, Scripted, edited, instance, with_status};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -215,9 +215,7 @@ async fn delta_that_does_not_match_is_counted() {
 
 /// Returns the instance as a server sends it that changed it at this time.
 fn updated_at(instance: &Instance, at_ms: i64) -> Instance {
-    let mut json: serde_json::Value = serde_json::from_slice(&instance.to_json()).unwrap();
-    json["instance"]["lastUpdatedTimestamp"] = at_ms.to_string().into();
-    Instance::from_json(json.to_string().as_bytes()).unwrap()
+    edited(instance, |json| json["lastUpdatedTimestamp"] = at_ms.to_string().into())
 }
 
 #[tokio::test(start_paused = true)]

@@ -15,11 +15,17 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use tokio::time::Instant;
 use tower::Service;
+use tower_eureka::discover::Selection;
 use tower_eureka::model::{ActionType, Application, Applications, Instance, InstanceStatus};
 use tower_eureka::transport::RequestBody;
 use tower_eureka::{Eureka, EurekaBuilder};
 
 pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
+
+/// Time in which each name is fetched, and no further refresh begins.
+pub(crate) const SOON: Duration = Duration::from_secs(5);
+/// Longest time between two refreshes.
+pub(crate) const REFRESH: Duration = Duration::from_secs(35);
 
 /// Request that a scripted server received.
 #[derive(Clone, Debug)]
@@ -249,9 +255,42 @@ pub(crate) fn instance(app: &str, id: &str) -> Instance {
     Instance::builder(app).id(id).ip_addr("127.0.0.1").port(1).build().unwrap()
 }
 
+/// Returns an UP instance with these VIP addresses.
+pub(crate) fn with_vips(app: &str, id: &str, vips: &str) -> Instance {
+    Instance::builder(app).id(id).ip_addr("127.0.0.1").port(1).vip_address(vips).build().unwrap()
+}
+
+/// Returns an UP instance in an availability zone of AWS.
+pub(crate) fn in_zone(app: &str, id: &str, zone: &str) -> Instance {
+    edited(&instance(app, id), |json| {
+        json["dataCenterInfo"] = serde_json::json!({
+            "@class": "com.netflix.appinfo.AmazonInfo",
+            "name": "Amazon",
+            "metadata": { "availability-zone": zone, "instance-id": id },
+        });
+    })
+}
+
 /// Returns the instance with another status.
 pub(crate) fn with_status(instance: &Instance, status: InstanceStatus) -> Instance {
-    let json = String::from_utf8(instance.to_json()).unwrap();
-    let changed = json.replace(r#""status":"UP""#, &format!(r#""status":"{status}""#));
-    Instance::from_json(changed.as_bytes()).unwrap()
+    edited(instance, |json| json["status"] = status.as_str().into())
+}
+
+pub(crate) fn down(instance: &Instance) -> Instance {
+    with_status(instance, InstanceStatus::Down)
+}
+
+/// Returns the instance with changed members of its JSON.
+pub(crate) fn edited(instance: &Instance, edit: impl FnOnce(&mut serde_json::Value)) -> Instance {
+    let mut json: serde_json::Value = serde_json::from_slice(&instance.to_json()).unwrap();
+    edit(&mut json["instance"]);
+    Instance::from_json(json.to_string().as_bytes()).unwrap()
+}
+
+/// Returns the sorted ids of the selected instances.
+pub(crate) fn ids(client: &Eureka, selection: impl Into<Selection>) -> Vec<String> {
+    let mut ids: Vec<_> =
+        selection.into().instances(&client.snapshot()).iter().map(|instance| instance.id().to_owned()).collect();
+    ids.sort();
+    ids
 }

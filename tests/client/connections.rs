@@ -25,7 +25,7 @@ use tower_eureka::client::{AttemptBody, CallOptions, EurekaLayer, HttpClient, Wa
 use tower_eureka::model::InstanceStatus;
 use tower_eureka::{Error, Eureka, Instance};
 
-use crate::common::{Memory, Reply, Scripted, list, with_status};
+use crate::common::{Memory, Reply, Scripted, edited, list, with_status};
 use crate::raw_http2::{raw, reset};
 
 type Calls = HttpClient<Full<Bytes>>;
@@ -340,13 +340,13 @@ async fn slow() -> u16 {
 
 /// Returns the instance as registered at this time, in milliseconds since the epoch.
 fn registered_at(instance: &Instance, time: i64) -> Instance {
-    let mut json: serde_json::Value = serde_json::from_slice(&instance.to_json()).unwrap();
-    json["instance"]["lastDirtyTimestamp"] = time.to_string().into();
-    json["instance"]["leaseInfo"] = serde_json::json!({
-        "renewalIntervalInSecs": 30, "durationInSecs": 90, "registrationTimestamp": time,
-        "lastRenewalTimestamp": time, "evictionTimestamp": 0, "serviceUpTimestamp": time,
-    });
-    Instance::from_json(json.to_string().as_bytes()).unwrap()
+    edited(instance, |json| {
+        json["lastDirtyTimestamp"] = time.to_string().into();
+        json["leaseInfo"] = serde_json::json!({
+            "renewalIntervalInSecs": 30, "durationInSecs": 90, "registrationTimestamp": time,
+            "lastRenewalTimestamp": time, "evictionTimestamp": 0, "serviceUpTimestamp": time,
+        });
+    })
 }
 
 #[tokio::test(start_paused = true)]
@@ -377,8 +377,7 @@ async fn pending_call_at_an_instance_that_stays_registered_gets_its_response() {
                 "registered again" => memory.put(registered_at(&instance, 1_760_000_300_000)),
                 _ => {
                     memory.put(at("b", 1));
-                    let record = String::from_utf8(instance.to_json()).unwrap().replace("orders", "other-vip");
-                    memory.put(Instance::from_json(record.as_bytes()).unwrap());
+                    memory.put(edited(&instance, |json| json["vipAddress"] = "other-vip".into()));
                 }
             }
             let response = waiting.await.unwrap();

@@ -14,7 +14,7 @@ use tower_eureka::discover::{EurekaDiscover, Finding, Reason, Selection};
 use tower_eureka::model::{InstanceChange, InstanceStatus};
 use tower_eureka::{Eureka, Instance};
 
-use crate::common::{Memory, Reply, Scripted, instance, with_status};
+use crate::common::{Memory, Reply, Scripted, down, edited, instance, with_status, with_vips};
 
 /// Time after which every refresh has arrived.
 const QUIET: Duration = Duration::from_secs(100);
@@ -26,21 +26,13 @@ fn registry(instances: impl IntoIterator<Item = Instance>) -> (Memory, Eureka) {
     (memory, client)
 }
 
-fn with_vips(app: &str, id: &str, vips: &str) -> Instance {
-    Instance::builder(app).id(id).ip_addr("127.0.0.1").port(1).vip_address(vips).build().unwrap()
-}
-
-fn down(instance: &Instance) -> Instance {
-    with_status(instance, InstanceStatus::Down)
-}
-
 /// Returns the instance with these timestamps in seconds: its last change, and its first UP at the
 /// server.
 fn stamped(instance: &Instance, dirty: i64, up: i64) -> Instance {
-    let mut json: serde_json::Value = serde_json::from_slice(&instance.to_json()).unwrap();
-    json["instance"]["lastDirtyTimestamp"] = (dirty * 1000).to_string().into();
-    json["instance"]["leaseInfo"]["serviceUpTimestamp"] = (up * 1000).into();
-    Instance::from_json(json.to_string().as_bytes()).unwrap()
+    edited(instance, |json| {
+        json["lastDirtyTimestamp"] = (dirty * 1000).to_string().into();
+        json["leaseInfo"]["serviceUpTimestamp"] = (up * 1000).into();
+    })
 }
 
 /// Reads until no change arrives, and returns the inserted (`+`) and removed (`-`) keys, sorted.
@@ -202,10 +194,7 @@ async fn generation_of_an_instance_changes_after_a_restart_only() {
             other => panic!("{other:?}"),
         }
     };
-    let moved = |record: &Instance, port: u16| {
-        let json = String::from_utf8(record.to_json()).unwrap().replace(r#""$":1,"#, &format!(r#""$":{port},"#));
-        Instance::from_json(json.as_bytes()).unwrap()
-    };
+    let moved = |record: &Instance, port: u16| edited(record, |json| json["port"]["$"] = port.into());
     assert_eq!(start(first.clone()).await, Some(0));
     assert_eq!(start(moved(&first, 2)).await, Some(0));
     let restarted = stamped(&first, 600, 601);
@@ -236,15 +225,11 @@ async fn selection_that_cannot_match_is_rejected() {
 
 #[tokio::test(start_paused = true)]
 async fn explanation_lists_the_reason_for_each_instance() {
-    let secure_only = Instance::builder("orders").id("no-port").ip_addr("127.0.0.1").port(1).build().unwrap();
-    let portless = String::from_utf8(secure_only.to_json()).unwrap();
-    let portless = portless.replace(r#""@enabled":"true""#, r#""@enabled":"false""#).replace(r#""$":1,"#, r#""$":0,"#);
-    let (_, client) = registry([
-        down(&instance("orders", "a")),
-        instance("orders", "b"),
-        instance("orders", "c"),
-        Instance::from_json(portless.as_bytes()).unwrap(),
-    ]);
+    let portless = edited(&instance("orders", "no-port"), |json| {
+        json["port"] = serde_json::json!({ "$": 0, "@enabled": "false" });
+    });
+    let (_, client) =
+        registry([down(&instance("orders", "a")), instance("orders", "b"), instance("orders", "c"), portless]);
     let mut orders = client.discover(Selection::app("orders").filter(|i| i.id() != "b")).unwrap();
     assert_eq!(orders.explain().finding(), Finding::NotLoaded);
     assert_eq!(orders.explain().to_string(), "the registry has not been fetched yet");

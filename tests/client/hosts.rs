@@ -23,7 +23,7 @@ use tower_eureka::client::{CallOptions, HttpClient, InstanceAddress, Resolve, Re
 use tower_eureka::{Error, Eureka, Instance};
 
 use crate::captured_log::Log;
-use crate::common::Memory;
+use crate::common::{Memory, edited};
 use crate::own_address::own_address;
 
 type Calls = HttpClient<Full<Bytes>>;
@@ -159,9 +159,11 @@ async fn address_with_a_zone_or_brackets_is_called() {
     let (port, _server) = serve_at("::1", 0).await;
     for (host, ip) in [("0:0:0:0:0:0:0:1%lo", "0:0:0:0:0:0:0:1%lo"), ("[::1]", "::1"), ("::1", "::1")] {
         // A provider that does not check its address, as in Java.
-        let instance = Instance::builder("orders").id("a").host_name("HOST").ip_addr("::9").port(port).build().unwrap();
-        let json = String::from_utf8(instance.to_json()).unwrap().replace("HOST", host).replace("::9", ip);
-        let memory = Memory::of([Instance::from_json(json.as_bytes()).unwrap()]);
+        let instance = Instance::builder("orders").id("a").ip_addr("::1").port(port).build().unwrap();
+        let memory = Memory::of([edited(&instance, |json| {
+            json["hostName"] = host.into();
+            json["ipAddr"] = ip.into();
+        })]);
         let client: Calls = Hosts::default().eureka(&memory).http_client();
         assert_eq!(call(&client).await.unwrap(), format!("::1 [::1]:{port}"), "{host}");
     }

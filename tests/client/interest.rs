@@ -12,16 +12,12 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::StreamExt;
 use tower_eureka::cache::RegistryEvent;
 use tower_eureka::discover::{Finding, Selection};
-use tower_eureka::model::{ActionType, Application, InstanceStatus};
+use tower_eureka::model::{ActionType, Application};
 use tower_eureka::{Eureka, Instance, Interest};
 
-use crate::common::{Asked, Reply, Scripted, delta, instance, list, with_status};
+use crate::common::{Asked, REFRESH, Reply, SOON, Scripted, delta, down, ids, in_zone, instance, list, with_vips};
 
 const SECOND: Duration = Duration::from_secs(1);
-/// Time in which each name is fetched, and no further refresh begins.
-const SOON: Duration = Duration::from_secs(5);
-/// Longest time between two refreshes.
-const REFRESH: Duration = Duration::from_secs(35);
 /// Time for which a server keeps changes.
 const KEPT: Duration = Duration::from_secs(180);
 
@@ -173,25 +169,10 @@ fn page(status: u16) -> Reply {
     Reply::With { status, headers: vec![("content-type", "text/html".into())], body: "<html>no".into() }
 }
 
-fn with_vip(app: &str, id: &str, vip: &str) -> Instance {
-    Instance::builder(app).id(id).ip_addr("127.0.0.1").port(1).vip_address(vip).build().unwrap()
-}
-
-fn down(instance: &Instance) -> Instance {
-    with_status(instance, InstanceStatus::Down)
-}
-
 /// Instances of an application and of others, of which the test uses the first.
 fn fleet() -> Vec<Instance> {
     let others = (0..20).map(|n| instance(&format!("other{n}"), &format!("x{n}")));
     ["a", "b", "c", "d"].map(|id| instance("orders", id)).into_iter().chain(others).collect()
-}
-
-fn ids(client: &Eureka, selection: impl Into<Selection>) -> Vec<String> {
-    let mut ids: Vec<_> =
-        selection.into().instances(&client.snapshot()).iter().map(|instance| instance.id().to_owned()).collect();
-    ids.sort();
-    ids
 }
 
 #[tokio::test(start_paused = true)]
@@ -241,7 +222,7 @@ async fn lists_without_an_etag_follow_deltas_of_the_registry() {
             0 => registry.cancel("a"),
             1 => registry.put(down(&instance("orders", "b"))),
             2 => registry.put(instance("orders", "e")),
-            _ => registry.put(with_vip("orders", "c", "elsewhere")),
+            _ => registry.put(with_vips("orders", "c", "elsewhere")),
         }
         registry.put(instance("other9", &format!("new{change}")));
         sleep(REFRESH).await;
@@ -323,7 +304,7 @@ async fn failed_fetch_of_a_new_name_is_repeated_soon_and_explained() {
 #[tokio::test(start_paused = true)]
 async fn name_is_found_in_any_spelling() {
     let instances =
-        [with_vip("orders", "a", "OrderService"), with_vip("OrderService", "b", "OrderService"), instance("x", "x")];
+        [with_vips("orders", "a", "OrderService"), with_vips("OrderService", "b", "OrderService"), instance("x", "x")];
     let registry = Registry::new(instances);
     for name in ["OrderService", "orderservice", "ORDERSERVICE"] {
         let client = registry.client();
@@ -340,7 +321,7 @@ async fn name_is_found_in_any_spelling() {
 #[tokio::test(start_paused = true)]
 async fn name_without_an_up_instance_of_its_vip_selects_the_application() {
     for registry in [Registry::new([]), Registry::new([]).with_etags(), Registry::new([]).without_deltas()] {
-        let (carrier, own) = (with_vip("legacy", "v", "orders"), with_vip("orders", "o", "other"));
+        let (carrier, own) = (with_vips("legacy", "v", "orders"), with_vips("orders", "o", "other"));
         registry.put(carrier.clone());
         registry.put(own);
         let client = registry.client();
@@ -532,7 +513,7 @@ async fn many_names_of_a_small_registry_are_fetched_together_until_few_are_left(
 
 #[tokio::test(start_paused = true)]
 async fn single_vip_address_is_all_that_is_fetched() {
-    let registry = Registry::new([with_vip("a", "1", "Shared"), with_vip("b", "2", "x,Shared"), instance("c", "3")]);
+    let registry = Registry::new([with_vips("a", "1", "Shared"), with_vips("b", "2", "x,Shared"), instance("c", "3")]);
     let client = registry.service.client().interest(Interest::Vip("Shared".into())).build().unwrap();
     let _others = ["c", "shared"].map(|name| client.discover(name).unwrap());
     sleep(3 * REFRESH).await;
@@ -545,48 +526,33 @@ async fn single_vip_address_is_all_that_is_fetched() {
     assert!(registry.lines().iter().all(|line| line == "vips/Shared"), "{:?}", registry.lines());
 }
 
-/// Returns an instance in an availability zone of AWS.
-fn in_zone(app: &str, id: &str, zone: &str) -> Instance {
-    let json = String::from_utf8(instance(app, id).to_json()).unwrap();
-    let mut json: serde_json::Value = serde_json::from_str(&json).unwrap();
-    json["instance"]["dataCenterInfo"] = serde_json::json!({
-        "@class": "com.netflix.appinfo.AmazonInfo",
-        "name": "Amazon",
-        "metadata": { "availability-zone": zone, "instance-id": id },
-    });
-    Instance::from_json(json.to_string().as_bytes()).unwrap()
-}
-
 #[tokio::test(start_paused = true)]
 async fn remote_regions_are_used_in_their_order_while_the_own_one_has_no_instance() {
-    {
-        let interest = Interest::Used;
-        let registry = Registry::new([
-            in_zone("orders", "own", "us-east-1a"),
-            in_zone("orders", "west", "us-west-2b"),
-            in_zone("orders", "europe", "eu-west-1a"),
-            in_zone("billing", "bill", "eu-west-1b"),
-        ]);
-        let client =
-            registry.service.client().regions(["us-west-2", "eu-west-1"]).interest(interest.clone()).build().unwrap();
-        let _streams = ["orders", "billing"].map(|name| client.discover(name).unwrap());
-        sleep(SOON).await;
-        let expected = if interest == Interest::All { "apps/?" } else { "vips/orders?" };
-        assert!(registry.lines().contains(&format!("{expected}regions=us-west-2,eu-west-1")), "{:?}", registry.lines());
-        assert_eq!((ids(&client, "orders"), ids(&client, "billing")), (vec!["own".into()], vec!["bill".to_owned()]));
-        let snapshot = client.snapshot();
-        assert_eq!(snapshot.regions().collect::<Vec<_>>(), ["us-west-2", "eu-west-1"]);
-        assert!(snapshot.application("billing").is_none());
-        assert_eq!(snapshot.region("eu-west-1").unwrap().applications().count(), 2);
-        registry.put(down(&in_zone("orders", "own", "us-east-1a")));
-        sleep(REFRESH).await;
-        assert_eq!(ids(&client, "orders"), ["west"], "{interest:?}");
-        registry.put(in_zone("orders", "own2", "us-east-1c"));
-        sleep(REFRESH).await;
-        assert_eq!(ids(&client, "orders"), ["own2"]);
-        registry.cancel("own2");
-        registry.cancel("west");
-        sleep(REFRESH).await;
-        assert_eq!(ids(&client, "orders"), ["europe"]);
-    }
+    let registry = Registry::new([
+        in_zone("orders", "own", "us-east-1a"),
+        in_zone("orders", "west", "us-west-2b"),
+        in_zone("orders", "europe", "eu-west-1a"),
+        in_zone("billing", "bill", "eu-west-1b"),
+    ]);
+    let client =
+        registry.service.client().regions(["us-west-2", "eu-west-1"]).interest(Interest::Used).build().unwrap();
+    let _streams = ["orders", "billing"].map(|name| client.discover(name).unwrap());
+    sleep(SOON).await;
+    let expected = "vips/orders?regions=us-west-2,eu-west-1".to_owned();
+    assert!(registry.lines().contains(&expected), "{:?}", registry.lines());
+    assert_eq!((ids(&client, "orders"), ids(&client, "billing")), (vec!["own".into()], vec!["bill".to_owned()]));
+    let snapshot = client.snapshot();
+    assert_eq!(snapshot.regions().collect::<Vec<_>>(), ["us-west-2", "eu-west-1"]);
+    assert!(snapshot.application("billing").is_none());
+    assert_eq!(snapshot.region("eu-west-1").unwrap().applications().count(), 2);
+    registry.put(down(&in_zone("orders", "own", "us-east-1a")));
+    sleep(REFRESH).await;
+    assert_eq!(ids(&client, "orders"), ["west"]);
+    registry.put(in_zone("orders", "own2", "us-east-1c"));
+    sleep(REFRESH).await;
+    assert_eq!(ids(&client, "orders"), ["own2"]);
+    registry.cancel("own2");
+    registry.cancel("west");
+    sleep(REFRESH).await;
+    assert_eq!(ids(&client, "orders"), ["europe"]);
 }

@@ -11,7 +11,7 @@ use tower::discover::Change;
 use tower_eureka::model::ActionType;
 use tower_eureka::{Error, Eureka, Instance};
 
-use crate::common::{Asked, Memory, Reply, Scripted, delta, instance, list};
+use crate::common::{Asked, Memory, Reply, Scripted, delta, edited, instance, list};
 
 #[test]
 fn unusable_settings_fail_the_build() {
@@ -261,9 +261,7 @@ async fn subscriber_is_woken_only_by_relevant_changes_of_its_application() {
     memory.put(instance("billing", "b"));
     assert!(tokio::time::timeout(quiet, orders.next()).await.is_err(), "another application came");
 
-    let renewed = String::from_utf8(instance("orders", "a").to_json()).unwrap();
-    let renewed = renewed.replace(r#""lastRenewalTimestamp":0"#, r#""lastRenewalTimestamp":5"#);
-    memory.put(Instance::from_json(renewed.as_bytes()).unwrap());
+    memory.put(edited(&instance("orders", "a"), |json| json["leaseInfo"]["lastRenewalTimestamp"] = 5.into()));
     assert!(tokio::time::timeout(quiet, orders.next()).await.is_err(), "only its lease was renewed");
 
     let moved = Instance::builder("orders").id("a").ip_addr("127.0.0.1").port(2).build().unwrap();

@@ -4,35 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::sleep;
-use tower_eureka::discover::Selection;
-use tower_eureka::model::InstanceStatus;
-use tower_eureka::{Eureka, Instance};
 
-use crate::common::{Memory, Reply, Scripted, delta, instance, list, with_status};
-
-/// Time in which each name is fetched, and no further refresh begins.
-const SOON: Duration = Duration::from_secs(5);
-/// Longest time between two refreshes.
-const REFRESH: Duration = Duration::from_secs(35);
-
-fn ids(client: &Eureka, selection: impl Into<Selection>) -> Vec<String> {
-    let mut ids: Vec<_> =
-        selection.into().instances(&client.snapshot()).iter().map(|instance| instance.id().to_owned()).collect();
-    ids.sort();
-    ids
-}
-
-/// Returns an instance in an availability zone of AWS.
-fn in_zone(app: &str, id: &str, zone: &str) -> Instance {
-    let json = String::from_utf8(instance(app, id).to_json()).unwrap();
-    let mut json: serde_json::Value = serde_json::from_str(&json).unwrap();
-    json["instance"]["dataCenterInfo"] = serde_json::json!({
-        "@class": "com.netflix.appinfo.AmazonInfo",
-        "name": "Amazon",
-        "metadata": { "availability-zone": zone, "instance-id": id },
-    });
-    Instance::from_json(json.to_string().as_bytes()).unwrap()
-}
+use crate::common::{Memory, REFRESH, Reply, SOON, Scripted, delta, down, ids, in_zone, list};
 
 #[tokio::test(start_paused = true)]
 async fn remote_regions_are_used_in_their_order_while_the_own_one_has_no_instance() {
@@ -53,7 +26,7 @@ async fn remote_regions_are_used_in_their_order_while_the_own_one_has_no_instanc
     assert_eq!(snapshot.regions().collect::<Vec<_>>(), ["us-west-2", "eu-west-1"]);
     assert!(snapshot.application("billing").is_none());
     assert_eq!(snapshot.region("eu-west-1").unwrap().applications().count(), 2);
-    registry.put(with_status(&own, InstanceStatus::Down));
+    registry.put(down(&own));
     sleep(REFRESH).await;
     assert_eq!(ids(&client, "orders"), ["west"]);
     registry.put(in_zone("orders", "own2", "us-east-1c"));
