@@ -9,8 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
-use http_body::Frame;
-use http_body_util::{BodyExt, Full, StreamBody};
+use http_body_util::{BodyExt, Full};
 use tokio::time::{Instant, sleep};
 use tower::limit::ConcurrencyLimit;
 use tower::{BoxError, Layer, ServiceExt, service_fn};
@@ -20,7 +19,7 @@ use tower_eureka::client::{
 };
 use tower_eureka::{Error, Instance};
 
-use crate::common::{Memory, instance};
+use crate::common::{Memory, instance, two_frames};
 
 /// Request that an instance received.
 #[derive(Clone, Debug, PartialEq)]
@@ -219,8 +218,7 @@ async fn attempt_cancelled_while_sending_leaves_the_body_to_the_next() {
     });
     let retry = RetryPolicy::new().attempt_timeout(Duration::from_millis(50));
     let client = EurekaLayer::new(&world.eureka()).options(plain().retry(retry)).layer(reader);
-    let frames = ["one", "two"].map(|text| Ok::<_, Infallible>(Frame::data(Bytes::from(text))));
-    let request = Request::put("http://orders/").body(StreamBody::new(tokio_stream::iter(frames))).unwrap();
+    let request = Request::put("http://orders/").body(two_frames()).unwrap();
     let response = client.oneshot(request).await.unwrap().into_body().collect().await.unwrap().to_bytes();
     assert_eq!(response, "onetwo");
 }
@@ -251,8 +249,7 @@ async fn lost_call_is_repeated_once_the_connection_returns_its_body() {
             }
         });
         let client = EurekaLayer::new(&world.eureka()).options(plain()).layer(below);
-        let frames = ["one", "two"].map(|text| Ok::<_, Infallible>(Frame::data(Bytes::from(text))));
-        let request = Request::put("http://orders/").body(StreamBody::new(tokio_stream::iter(frames))).unwrap();
+        let request = Request::put("http://orders/").body(two_frames()).unwrap();
         let response = client.oneshot(request).await.unwrap().into_body().collect().await.unwrap().to_bytes();
         assert_eq!(response, "onetwo");
     }

@@ -221,6 +221,12 @@ impl Memory {
     }
 }
 
+/// Returns a body of the frames `one` and `two`, which cannot be cloned.
+pub(crate) fn two_frames() -> impl http_body::Body<Data = Bytes, Error = Infallible> {
+    let frames = ["one", "two"].map(|text| Ok(http_body::Frame::data(Bytes::from(text))));
+    StreamBody::new(tokio_stream::iter(frames))
+}
+
 /// Returns the JSON of a full response with these instances.
 pub(crate) fn list(instances: &[Instance]) -> String {
     let mut by_app = BTreeMap::<String, Vec<Arc<Instance>>>::new();

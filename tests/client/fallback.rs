@@ -8,14 +8,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
-use http_body::Frame;
-use http_body_util::{BodyExt, Full, StreamBody};
+use http_body_util::{BodyExt, Full};
 use tokio::time::{Instant, sleep};
 use tower::{BoxError, Layer, Service, ServiceExt, service_fn};
 use tower_eureka::client::{AttemptBody, CallOptions, Deadline, EurekaLayer, HttpClient, PickedInstance, RetryPolicy};
 use tower_eureka::{Error, Eureka, Instance};
 
-use crate::common::Memory;
+use crate::common::{Memory, two_frames};
 
 type Body = Full<Bytes>;
 
@@ -113,8 +112,7 @@ async fn fallback_receives_the_complete_body_or_is_not_called() {
         });
         let layer = EurekaLayer::new(&eureka).options(options).fallback(fallback).fallback_on(|_| true);
         let client = layer.layer(below);
-        let frames = ["one", "two"].map(|text| Ok::<_, Infallible>(Frame::data(Bytes::from(text))));
-        let request = Request::post("http://orders/v1").body(StreamBody::new(tokio_stream::iter(frames))).unwrap();
+        let request = Request::post("http://orders/v1").body(two_frames()).unwrap();
         match (client.oneshot(request).await, expected) {
             (Ok(response), Some(expected)) => assert_eq!(text(response).await, expected),
             (Err(error), None) => assert!(error.is_unavailable() && !error.is_connect(), "{error}"),
