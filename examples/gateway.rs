@@ -27,7 +27,7 @@ use tower_eureka::client::{AttemptBody, CallOptions, RetryPolicy};
 use tower_eureka::debug::DebugService;
 use tower_eureka::{Error, Eureka, shutdown_signal};
 
-/// Calls by name: an HTTP client, or another service in tests.
+/// Calls by name, with a fallback.
 type Calls = BoxCloneSyncService<Request, Response, Error>;
 
 fn options() -> CallOptions {
@@ -44,12 +44,12 @@ fn calls(eureka: &Eureka) -> Calls {
     Calls::new(client.map_response(|response| response.map(Body::new)))
 }
 
-fn gateway(eureka: &Eureka, calls: Calls) -> Router {
+fn gateway(eureka: &Eureka) -> Router {
     Router::new()
         .route_service("/debug", DebugService::new(eureka))
         .route("/ready", get(ready))
         .with_state(eureka.clone())
-        .route("/{application}/{*path}", any(forward).with_state(calls))
+        .route("/{application}/{*path}", any(forward).with_state(calls(eureka)))
 }
 
 /// Sends a request to the application that the first segment of its path names.
@@ -93,7 +93,7 @@ async fn main() -> Result<(), BoxError> {
         Ok(_) => Eureka::from_env()?,
         Err(_) => demo().await?,
     };
-    let app = gateway(&eureka, calls(&eureka));
+    let app = gateway(&eureka);
     let port = std::env::var("PORT").map_or(Ok(8080), |port| port.parse())?;
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;
     println!("http://{}/debug", listener.local_addr()?);
@@ -118,35 +118,29 @@ async fn demo() -> Result<Eureka, BoxError> {
 #[allow(clippy::unwrap_used, reason = "the functions around the tests are tests, too")]
 mod tests {
     use http_body_util::BodyExt;
-    use tower::Layer;
-    use tower_eureka::client::{EurekaLayer, PickedInstance};
+    use tower_eureka::client::InstanceRequestBody;
     use tower_eureka::transport::RequestBody;
     use tower_eureka::{EurekaServer, Instance};
 
     use super::*;
 
-    /// Returns a client of a registry with these instances.
+    /// Returns a client of a registry with these instances, which respond with their id and the
+    /// path.
     async fn registry(instances: &[(&str, &str)]) -> Eureka {
         let server = EurekaServer::builder().build().unwrap();
         let http = Router::new().nest("/eureka", server.router());
         let http = http.map_request(|request: http::Request<RequestBody>| request.map(Body::new));
-        let eureka = Eureka::builder().service_url("http://registry/eureka/").http_service(http).build().unwrap();
+        let instance_service = service_fn(async |request: http::Request<InstanceRequestBody>| {
+            let (host, path) = (request.uri().host().unwrap(), request.uri().path());
+            Ok::<_, BoxError>(Response::new(Body::from(format!("{host} {path}"))))
+        });
+        let builder = Eureka::builder().service_url("http://registry/eureka/").http_service(http);
+        let eureka = builder.instance_service(instance_service).build().unwrap();
         for (app, id) in instances {
-            let instance = Instance::builder(*app).id(*id).ip_addr("10.0.0.1").port(80).build().unwrap();
+            let instance = Instance::builder(*app).id(*id).host_name(*id).ip_addr("10.0.0.1").port(80).build().unwrap();
             eureka.transport().register(&instance).await.unwrap();
         }
         eureka
-    }
-
-    /// Returns the gateway with instances that respond with their id and the path.
-    fn gateway_over(eureka: &Eureka) -> Router {
-        let instance = service_fn(async |request: http::Request<AttemptBody<Body>>| {
-            let id = request.extensions().get::<PickedInstance>().unwrap().instance().id().to_owned();
-            Ok::<_, BoxError>(Response::new(Body::from(format!("{id} {}", request.uri().path()))))
-        });
-        let layer = EurekaLayer::new(eureka).options(options());
-        let calls = layer.fallback(service_fn(unavailable)).fallback_on(Error::is_unavailable).layer(instance);
-        gateway(eureka, Calls::new(calls.map_response(|response| response.map(Body::new))))
     }
 
     async fn get(gateway: &Router, uri: &str) -> (u16, String) {
@@ -160,14 +154,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn request_is_sent_to_the_application_in_its_path() {
         let eureka = registry(&[("orders", "orders-1"), ("reviews", "reviews-1")]).await;
-        let gateway = gateway_over(&eureka);
+        let gateway = gateway(&eureka);
         assert_eq!(get(&gateway, "/orders/v1/42?x=y").await, (200, "orders-1 /v1/42".to_owned()));
         assert_eq!(get(&gateway, "/reviews/top").await, (200, "reviews-1 /top".to_owned()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn application_without_an_instance_gets_the_fallback() {
-        let gateway = gateway_over(&registry(&[("orders", "orders-1")]).await);
+        let gateway = gateway(&registry(&[("orders", "orders-1")]).await);
         let expected = r#"{"application":"reviews","available":false}"#.to_owned();
         assert_eq!(get(&gateway, "/reviews/top").await, (503, expected));
     }
@@ -175,7 +169,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn gateway_is_ready_once_the_registry_was_fetched() {
         let eureka = registry(&[("orders", "orders-1")]).await;
-        let gateway = gateway_over(&eureka);
+        let gateway = gateway(&eureka);
         assert_eq!(get(&gateway, "/ready").await.0, 503);
         eureka.ready().await.unwrap();
         let (status, text) = get(&gateway, "/ready").await;
@@ -185,7 +179,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn debug_page_shows_instances_and_balancers() {
         let eureka = registry(&[("orders", "orders-1")]).await;
-        let gateway = gateway_over(&eureka);
+        let gateway = gateway(&eureka);
         get(&gateway, "/orders/v1/42").await;
         let (status, page) = get(&gateway, "/debug").await;
         assert!(status == 200 && page.contains("<code>orders-1</code>") && page.contains("1 of 1 available"), "{page}");

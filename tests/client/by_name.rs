@@ -1,7 +1,6 @@
 //! Calls by name through a user's service, in memory and on paused time: attempts, hedges,
 //! deadlines and hosts.
 
-use std::convert::Infallible;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};

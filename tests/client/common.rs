@@ -221,7 +221,7 @@ impl Memory {
     }
 }
 
-/// Returns a body of the frames `one` and `two`, which cannot be cloned.
+/// Returns a body of two frames, `one` and `two`.
 pub(crate) fn two_frames() -> impl http_body::Body<Data = Bytes, Error = Infallible> {
     let frames = ["one", "two"].map(|text| Ok(http_body::Frame::data(Bytes::from(text))));
     StreamBody::new(tokio_stream::iter(frames))

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::HOST;
-use http::{Request, Response};
+use http::header::{CONTENT_TYPE, HOST};
+use http::{Request, Response, Uri};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::server::conn::http1;
 use hyper::service::service_fn as hyper_fn;
@@ -23,7 +23,7 @@ use tower_eureka::client::{CallOptions, HttpClient, InstanceAddress, Resolve, Re
 use tower_eureka::{Error, Eureka, Instance};
 
 use crate::captured_log::Log;
-use crate::common::{Memory, edited};
+use crate::common::{Memory, edited, instance, list};
 use crate::own_address::own_address;
 
 type Calls = HttpClient<Full<Bytes>>;
@@ -268,19 +268,9 @@ async fn health_check_of_an_unresolvable_host_name_uses_the_ip_address() {
 async fn host_name_of_a_registry_server_is_looked_up_there_too() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let json = crate::common::list(&[crate::common::instance("orders", "a")]);
-    tokio::spawn(async move {
-        loop {
-            let (stream, _) = listener.accept().await.unwrap();
-            let json = json.clone();
-            let respond = move |_| {
-                let response = Response::builder().header("content-type", "application/json");
-                let response = response.body(Full::<Bytes>::from(json.clone())).unwrap();
-                async move { Ok::<_, Infallible>(response) }
-            };
-            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), hyper_fn(respond)));
-        }
-    });
+    let json = list(&[instance("orders", "a")]);
+    let router = axum::Router::new().fallback(async move || ([(CONTENT_TYPE, "application/json")], json));
+    tokio::spawn(async move { axum::serve(listener, router).await });
     let hosts = Hosts::default();
     hosts.set("registry.test", &["127.0.0.1"]);
     let url = format!("http://registry.test:{port}/eureka/");
@@ -293,17 +283,9 @@ async fn host_name_of_a_registry_server_is_looked_up_there_too() {
 async fn response_body_without_progress_fails_after_the_body_timeout() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    tokio::spawn(async move {
-        loop {
-            let (stream, _) = listener.accept().await.unwrap();
-            let respond = |request: Request<hyper::body::Incoming>| async move {
-                let stalls = request.uri().path() == "/stalls";
-                let frames = async_frames(stalls);
-                Ok::<_, Infallible>(Response::new(StreamBody::new(frames)))
-            };
-            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), hyper_fn(respond)));
-        }
-    });
+    let respond = async |uri: Uri| axum::body::Body::new(StreamBody::new(async_frames(uri.path() == "/stalls")));
+    let router = axum::Router::new().fallback(respond);
+    tokio::spawn(async move { axum::serve(listener, router).await });
     let memory = register("127.0.0.1", "127.0.0.1", port);
     let options = CallOptions::new().body_timeout(5 * SECOND).retry(RetryPolicy::unsent_only());
     let client: Calls = Hosts::default().eureka(&memory).http_client_with(options);

@@ -18,11 +18,10 @@ use super::Fixture;
 
 /// Waits until the Java client is registered, and returns its record.
 async fn registered(fixture: &Fixture) -> Instance {
-    let application = until("the Spring application is registered", START, async || {
-        registry::application(&fixture.url, "JAVA-CLIENT").await
+    until("the Spring application is registered", START, async || {
+        registry::only_instance(&fixture.url, "JAVA-CLIENT").await
     })
-    .await;
-    (*application.instances[0]).clone()
+    .await
 }
 
 /// Calls the Java client by name, and returns the instance id in its response.
