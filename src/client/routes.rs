@@ -412,8 +412,8 @@ impl<E: Send + Sync + 'static> Route<E> {
         !self.balance.is_empty()
     }
 
-    /// Waits for an instance. Fails if there was none in time, or at once for an unknown name if the
-    /// options say so.
+    /// Waits for an instance. Fails if there was none in time, or at once for an unknown name if
+    /// the options say so.
     pub(super) async fn ready(&self, deadline: CallDeadline) -> Result<(), Error> {
         self.record_use();
         let ready = self.balance.ready(deadline.ready_timeout());

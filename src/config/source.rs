@@ -56,8 +56,8 @@ impl Entry {
         self.is_variable
     }
 
-    /// Returns the user's key in the name of an entry of a map, between the prefix and the suffix of
-    /// the setting.
+    /// Returns the user's key in the name of an entry of a map, between the prefix and the suffix
+    /// of the setting.
     pub(super) fn map_key(&self, prefix: &str, suffix: &str) -> Option<&str> {
         if self.is_variable() {
             return variable_key(after(prefix, &self.name)?.strip_prefix('_')?, suffix);

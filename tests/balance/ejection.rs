@@ -184,8 +184,8 @@ async fn recovered_endpoint_is_restored_within_one_ejection_time() {
         calls_for(&balance, 4, secs(5)).await;
         let while_bad = endpoints[0].hits();
         endpoints[0].now(FAST);
-        // Ejected in the first four seconds, since a silent call of the third second fails after its
-        // timeout of one second. Restored after 30 seconds and the longest jitter.
+        // Ejected in the first four seconds, since a silent call of the third second fails one
+        // second later. Restored after 30 seconds and the longest jitter.
         calls_for(&balance, 4, secs(4 + 33 - 5)).await;
         assert!(endpoints[0].hits() > while_bad, "seed {SEED}: {behaviour:?}");
         let (before, others) = (endpoints[0].hits(), endpoints[1].hits());
