@@ -12,6 +12,8 @@ pub(super) enum Kind {
     Registry,
     Delta,
     Application,
+    /// The instances with a VIP. The revision is a hash of the body.
+    Selection,
     /// The registry together with these regions.
     #[cfg(feature = "peers")]
     RegistryWith(RegionSet),
@@ -26,6 +28,7 @@ impl fmt::Display for Kind {
             Self::Registry => f.write_str("r"),
             Self::Delta => f.write_str("d"),
             Self::Application => f.write_str("a"),
+            Self::Selection => f.write_str("v"),
             #[cfg(feature = "peers")]
             Self::RegistryWith(set) => write!(f, "r{:x}.", set.bits()),
             #[cfg(feature = "peers")]

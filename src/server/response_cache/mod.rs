@@ -66,6 +66,9 @@ pub(super) struct ResponseCache {
     /// Distinguishes this registry from others, and from itself before a restart, where revisions
     /// begin anew.
     run: u64,
+    /// Hash of bodies that have no revision of their own. Its keys are random, so that nobody can
+    /// choose bodies with one hash.
+    hasher: RandomState,
     full: Arc<PerVariant<SingleFlight>>,
     delta: Arc<PerVariant<SingleFlight>>,
     selections: Arc<Selections>,
@@ -94,6 +97,7 @@ impl ResponseCache {
     pub(super) fn new(read_only: Option<Duration>, clock: Clock, unsent: Arc<Unsent>) -> Self {
         Self {
             run: RandomState::new().hash_one(0),
+            hasher: RandomState::new(),
             full: Arc::default(),
             delta: Arc::default(),
             selections: Arc::default(),
@@ -296,7 +300,7 @@ impl ResponseCache {
         snapshot: impl FnOnce() -> Arc<Snapshot> + Send + 'static,
         selection: Selection,
     ) -> Result<Arc<Body>, BudgetExhausted> {
-        let (run, cell) = (self.run, self.selections.cell(&selection));
+        let (run, hasher, cell) = (self.run, self.hasher.clone(), self.selections.cell(&selection));
         let (selections, own_cell, unsent) = (self.selections.clone(), cell.clone(), self.unsent.clone());
         let build = move || {
             let snapshot = snapshot();
@@ -309,7 +313,8 @@ impl ResponseCache {
             let (bytes, digest) = selection::body(&selected, selection.variant);
             selections.count(&selection, &own_cell, bytes.len());
             let digest = digest_header(selection.variant, || digest);
-            let etag = etag(run, Kind::Registry, revision, selection.variant);
+            // Not the revision: a change of another instance must not change the etag.
+            let etag = etag(run, Kind::Selection, hasher.hash_one(&*bytes), selection.variant);
             Ok(Body::new(revision, etag, digest, bytes, &unsent))
         };
         // The number of instances is known only during the build.
