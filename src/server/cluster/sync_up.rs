@@ -36,6 +36,10 @@ const CONCURRENT_COPIES: usize = 8;
 /// Time limit for the other peers once one was copied. A long list over a slow link may take so
 /// long.
 const OTHER_COPIES_LIMIT: Duration = Duration::from_secs(5);
+/// Time limit for the copies of all peers together. A peer whose list takes longer is copied by
+/// reconciliation. Without the limit, a peer that sends its list byte by byte would hold the others
+/// off for eight read timeouts.
+const COPIES_LIMIT: Duration = Duration::from_secs(30);
 /// Time limit of the final try, right before a node opens without a copy.
 const FINAL_TRY_LIMIT: Duration = Duration::from_secs(8);
 /// Maximum pause before a peer is asked again that is not open for traffic itself.
@@ -140,7 +144,8 @@ async fn sync_up(cluster: &Arc<Cluster>) -> Copy {
     let (gate, list) = (cluster.node.gate(), cluster.replication().peers());
     let mut waiting = list.iter().filter(|peer| !peer.is_own()).cloned();
     let mut copies = JoinSet::new();
-    let (mut best, mut deadline): (Option<(Arc<str>, usize)>, _) = (None, None);
+    let mut best: Option<(Arc<str>, usize)> = None;
+    let mut deadline = Instant::now() + COPIES_LIMIT;
     let (mut reached, mut closed) = (false, false);
     loop {
         while copies.len() < CONCURRENT_COPIES
@@ -152,7 +157,12 @@ async fn sync_up(cluster: &Arc<Cluster>) -> Copy {
         let next = tokio::select! {
             biased;
             next = copies.join_next() => next,
-            () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => None,
+            () = sleep_until(deadline) => {
+                if best.is_none() {
+                    tracing::warn!(limit = ?COPIES_LIMIT, "copying the registries of the peers takes too long, trying again");
+                }
+                None
+            }
         };
         match next {
             None => break,
@@ -163,7 +173,7 @@ async fn sync_up(cluster: &Arc<Cluster>) -> Copy {
                     && best.as_ref().is_none_or(|&(_, most)| instances > most)
                 {
                     best = Some((url, instances));
-                    deadline.get_or_insert_with(|| Instant::now() + OTHER_COPIES_LIMIT);
+                    deadline = deadline.min(Instant::now() + OTHER_COPIES_LIMIT);
                 }
             }
             Some(Err(error)) => tracing::error!(%error, "copying the registry of a peer panicked"),
