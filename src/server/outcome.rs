@@ -1,9 +1,11 @@
 //! Origins and outcomes of changes to the registry.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::model::{Instance, InstanceStatus};
+use crate::untrusted::Quoted;
 
 /// Sender of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +14,64 @@ pub(super) enum Origin {
     Client,
     /// Another registry server that replicates a change.
     Replica,
+}
+
+/// Sender of the registration that a lease has.
+///
+/// It is the last client that registered the instance here. Without one, as for an instance that
+/// registers at another node, it is the peer that sent the registration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Registrant {
+    pub(super) origin: Origin,
+    pub(super) place: Place,
+    /// Name of the identity, if the request was authenticated.
+    pub(super) name: Option<Arc<str>>,
+}
+
+/// Place that a change was sent from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// The server that accepted the connection does not provide addresses, or the registration was
+    /// adopted from a peer.
+    Unknown,
+    Address(IpAddr),
+    /// The process of this server.
+    Here,
+}
+
+impl Registrant {
+    /// Returns the sender of a lease after another registration of its instance. What a peer
+    /// replicates does not replace the client that it registered with.
+    pub(super) fn replaced_by(&self, other: Self) -> Self {
+        match (self.origin, other.origin) {
+            (Origin::Client, Origin::Replica) => self.clone(),
+            _ => other,
+        }
+    }
+}
+
+impl From<Origin> for Registrant {
+    fn from(origin: Origin) -> Self {
+        Self { origin, place: Place::Unknown, name: None }
+    }
+}
+
+impl fmt::Display for Registrant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let role = match self.origin {
+            Origin::Client => "client",
+            Origin::Replica => "peer",
+        };
+        match self.place {
+            Place::Unknown => f.write_str(role)?,
+            Place::Address(address) => write!(f, "{role} {address}")?,
+            Place::Here => f.write_str("this server")?,
+        }
+        if let Some(name) = &self.name {
+            write!(f, " ({})", Quoted(name))?;
+        }
+        Ok(())
+    }
 }
 
 /// Outcome of a heartbeat.
@@ -82,6 +142,12 @@ pub(super) enum Refused {
     NameTooLong(&'static str, usize),
     /// The texts of the instance are longer than this number of bytes, the limit.
     InstanceTooLarge(usize),
+    /// The registry already has this number of applications, the limit.
+    TooManyApplications(usize),
+    /// The identity already has this number of instances, the limit.
+    IdentityInstances(usize),
+    /// The identity already has instances of this number of applications, the limit.
+    IdentityApplications(usize),
     /// The registry already has this number of instances, the limit.
     RegistryFull(usize),
     /// The instance would not fit into this number of bytes, the size limit of the registry.
@@ -91,7 +157,20 @@ pub(super) enum Refused {
 impl Refused {
     /// Returns true if the registry is full, whatever the instance contains.
     pub(super) fn is_full(self) -> bool {
-        matches!(self, Self::RegistryFull(_) | Self::RegistryTooLarge(_))
+        matches!(self, Self::RegistryFull(_) | Self::RegistryTooLarge(_) | Self::TooManyApplications(_))
+    }
+
+    /// Returns true if the instance could be registered once others have left.
+    pub(super) fn is_temporary(self) -> bool {
+        match self {
+            Self::MetadataTooLarge(_) | Self::NameTooLong(..) | Self::InstanceTooLarge(_) => false,
+            Self::ApplicationFull(_)
+            | Self::TooManyApplications(_)
+            | Self::IdentityInstances(_)
+            | Self::IdentityApplications(_)
+            | Self::RegistryFull(_)
+            | Self::RegistryTooLarge(_) => true,
+        }
     }
 }
 
@@ -99,6 +178,15 @@ impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ApplicationFull(limit) => write!(f, "the application has {limit} instances, which is the limit"),
+            Self::TooManyApplications(limit) => {
+                write!(f, "the registry is full: it has {limit} applications, which is the limit")
+            }
+            Self::IdentityInstances(limit) => {
+                write!(f, "this identity has registered {limit} instances, which is the limit")
+            }
+            Self::IdentityApplications(limit) => {
+                write!(f, "this identity has registered instances of {limit} applications, which is the limit")
+            }
             Self::MetadataTooLarge(limit) => write!(f, "the metadata is larger than {limit} bytes"),
             Self::NameTooLong(name, limit) => write!(f, "the {name} is longer than {limit} bytes"),
             Self::InstanceTooLarge(limit) => write!(f, "the instance is larger than {limit} bytes"),

@@ -110,6 +110,13 @@ impl HttpStack {
         }
     }
 
+    /// Returns the same stack with a maximum size of a response body, if that is smaller.
+    #[cfg(feature = "peers")]
+    pub(crate) fn with_max_body(mut self, bytes: usize) -> Self {
+        self.body_limit = self.body_limit.min(bytes);
+        self
+    }
+
     /// Returns the same stack with shorter timeouts: each is at most this time.
     pub(super) fn with_timeout(&self, max: Duration) -> Self {
         let bound = |timeout: Duration| timeout.min(max);

@@ -38,7 +38,7 @@ fn sender(builder: EurekaServerBuilder) -> impl AsyncFn(&str, &str, Vec<u8>) -> 
 }
 
 #[tokio::test]
-async fn registration_in_a_full_registry_returns_507_and_known_instances_renew() {
+async fn registration_in_a_full_registry_returns_429_and_known_instances_renew() {
     let by_count = EurekaServer::builder().limits(Limits::new().instances(2));
     let by_size = EurekaServer::builder().limits(Limits::new().registry_bytes(5_500));
     for (builder, cause) in [(by_count, "it has 2 instances"), (by_size, "its instances take nearly 5500 bytes")] {
@@ -47,7 +47,7 @@ async fn registration_in_a_full_registry_returns_507_and_known_instances_renew()
             assert_eq!(send("POST", "/apps/X", document(id, 500)).await.0, 204, "{id}");
         }
         let (status, text) = send("POST", "/apps/X", document("c", 500)).await;
-        assert_eq!(status, 507);
+        assert_eq!(status, 429);
         assert!(text.contains("the registry is full") && text.contains(cause), "{text}");
         assert_eq!(send("PUT", "/apps/X/a", Vec::new()).await.0, 200);
         assert_eq!(send("POST", "/apps/X", document("a", 500)).await.0, 204);
@@ -101,7 +101,7 @@ async fn full_registry_logs_one_warning_at_its_beginning_and_one_line_at_its_end
     assert_eq!(send("POST", "/apps/X", document("a", 1)).await.0, 204);
     assert_eq!(full(), 0);
     for _ in 0..10 {
-        assert_eq!(send("POST", "/apps/X", document("b", 1)).await.0, 507);
+        assert_eq!(send("POST", "/apps/X", document("b", 1)).await.0, 429);
     }
     assert_eq!(full(), 1);
     sleep(Duration::from_secs(300)).await;
@@ -118,12 +118,12 @@ async fn eviction_of_silent_instances_logs_one_warning_per_minute() {
     for i in 0..5 {
         assert_eq!(send("POST", "/apps/X", document(&format!("silent{i}"), 1)).await.0, 204);
     }
-    assert_eq!(send("POST", "/apps/X", document("new", 1)).await.0, 507);
+    assert_eq!(send("POST", "/apps/X", document("new", 1)).await.0, 429);
     sleep(Duration::from_secs(91)).await;
     for i in 0..5 {
         assert_eq!(send("POST", "/apps/X", document(&format!("new{i}"), 1)).await.0, 204);
     }
-    assert_eq!(send("POST", "/apps/X", document("new", 1)).await.0, 507);
+    assert_eq!(send("POST", "/apps/X", document("new", 1)).await.0, 429);
     assert_eq!(send("PUT", "/apps/X/silent0", Vec::new()).await.0, 404);
     assert_eq!(log.lines(&["WARN", "silent instances are evicted for new ones"]).len(), 1);
     assert_eq!(send("DELETE", "/apps/X/new0", Vec::new()).await.0, 200);

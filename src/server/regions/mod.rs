@@ -35,7 +35,7 @@ use self::union::Source;
 pub(in crate::server) use self::union::Union;
 use super::Error;
 use super::outbound::Outbound;
-use super::registry::{Listing, Registry, Version};
+use super::registry::{Listing, Registry, Settings, Version};
 use super::settings::Regions;
 use super::supervise::supervise;
 use super::view::{AppView, RegionSet};
@@ -44,6 +44,8 @@ use crate::model::Instance;
 use crate::time::Clock;
 use crate::transport::Transport;
 
+/// Minimum of the maximum length of a region's list.
+const MIN_BODY_LIMIT: usize = 16 << 20;
 /// Maximum time that the lists of a starting server wait for the first fetch of each region.
 const FIRST_FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -64,18 +66,24 @@ impl RemoteRegions {
     ///
     /// # Errors
     /// Fails if a setting is unusable, or a region has an `https` URL and TLS cannot be used.
-    pub(in crate::server) fn new(settings: &Regions, outbound: &Outbound) -> Result<Option<Arc<Self>>, Error> {
+    pub(in crate::server) fn new(
+        settings: &Regions,
+        outbound: &Outbound,
+        limits: &Settings,
+    ) -> Result<Option<Arc<Self>>, Error> {
         settings.check(RegionSet::MAX)?;
         if let Some(url) = settings.urls.values().flatten().find(|url| url.is_secure()) {
             outbound.check_tls().map_err(|reason| Error::no_tls(url.as_str(), &reason))?;
         }
-        let stack = outbound.stack(settings.connect_timeout, settings.read_timeout);
+        // A list of what fits into the copy is shorter.
+        let body_limit = limits.registry_size_limit.saturating_mul(2).max(MIN_BODY_LIMIT);
+        let stack = outbound.stack(settings.connect_timeout, settings.read_timeout).with_max_body(body_limit);
         let config =
             ClientConfig { fetch_interval: settings.interval, delta: settings.delta, ..ClientConfig::default() };
         let region = |(name, urls): (&String, &Vec<ServiceUrl>)| {
             let transport = Transport::new(urls.clone(), stack.clone()).for_server();
             let transport = transport.without_other_regions().with_unfiltered_fallback();
-            Arc::new(Region::new(name.as_str().into(), settings.whitelist_of(name), transport, config.clone()))
+            Arc::new(Region::new(name.as_str().into(), settings.whitelist_of(name), transport, config.clone(), limits))
         };
         let regions: Vec<_> = settings.urls.iter().map(region).collect();
         let (fallback, merged) = (settings.fallback, Merged::default());

@@ -7,7 +7,9 @@ use tokio::time::{Instant, sleep};
 use crate::cache::{Refresher, Snapshot};
 use crate::config::ClientConfig;
 use crate::model::{ActionType, Application, Instance};
-use crate::server::registry::{Listing, Registry, Version};
+use crate::server::audit::{Lasting, Ongoing};
+use crate::server::outcome::Refused;
+use crate::server::registry::{Listing, Registry, Settings, Version};
 use crate::server::view::Record;
 use crate::sync::{Mutex, offload};
 use crate::time::Clock;
@@ -26,6 +28,8 @@ pub(super) struct Region {
     copied: Mutex<Copied>,
     attempted: AtomicBool,
     fetched: AtomicBool,
+    /// Instances of the region exceed a limit of the copy.
+    excess: Ongoing,
 }
 
 /// Source state of the copy.
@@ -48,17 +52,19 @@ impl Region {
         whitelist: Option<HashSet<Arc<str>>>,
         transport: Transport,
         config: ClientConfig,
+        limits: &Settings,
     ) -> Self {
         let (attempted, fetched) = (AtomicBool::new(false), AtomicBool::new(false));
         Self {
             name,
             whitelist,
-            listing: Listing::default(),
+            listing: Listing::of_copy(limits),
             transport,
             config,
             copied: Mutex::default(),
             attempted,
             fetched,
+            excess: Ongoing::default(),
         }
     }
 
@@ -109,8 +115,10 @@ impl Region {
         let only_changes = !is_unfiltered && !std::mem::replace(was_unfiltered, is_unfiltered);
         let last = std::mem::take(last);
         for view in self.listing.full().applications.iter().filter(|view| seen.application(&view.name).is_none()) {
-            self.publish(&view.name, &[], now);
+            self.publish(&view.name, &[], registry, now);
         }
+        let mut refused = 0;
+        let mut reason = None;
         ours.retain(|name, _| seen.application(name).is_some());
         for application in seen.applications() {
             let name = &application.name;
@@ -120,29 +128,68 @@ impl Region {
             let known = ours.remove(name).unwrap_or_default();
             let states = if is_unfiltered { own_instances(application, known, registry) } else { States::new() };
             let theirs = application.instances.iter().filter(|instance| !states.contains_key(instance.id()));
-            self.publish(name, &theirs.collect::<Vec<_>>(), now);
+            let (count, first) = self.publish(name, &theirs.collect::<Vec<_>>(), registry, now);
+            refused += count;
+            reason = reason.or(first);
             if !states.is_empty() {
                 ours.insert(name.clone(), states);
             }
         }
-        copied.last = seen;
+        // What was left out is tried again with the next refresh.
+        copied.last = if refused == 0 { seen } else { Snapshot::default() };
+        drop(copied);
+        self.log_excess(refused, reason);
     }
 
-    /// Publishes the differences in one application.
-    fn publish(&self, name: &Arc<str>, instances: &[&Arc<Instance>], now: i64) {
+    /// Logs the number of instances that a limit leaves out, or that there are none any more.
+    fn log_excess(&self, refused: usize, reason: Option<Refused>) {
+        let region = &*self.name;
+        if let Some(error) = reason {
+            if let Some(Lasting { elapsed, .. }) = self.excess.occurred() {
+                tracing::warn!(
+                    region, refused, %error, ?elapsed,
+                    "instances of another region exceed a limit and are left out (eureka.server.limits.*)"
+                );
+            }
+        } else if let Some(Lasting { elapsed, .. }) = self.excess.ended() {
+            tracing::info!(region, ?elapsed, "all instances of another region are within the limits again");
+        }
+    }
+
+    /// Publishes the differences in one application. Returns the number of instances that a limit
+    /// leaves out, and the first reason.
+    fn publish(
+        &self,
+        name: &Arc<str>,
+        instances: &[&Arc<Instance>],
+        registry: &Registry,
+        now: i64,
+    ) -> (usize, Option<Refused>) {
+        let (mut refused, mut reason) = (0, None);
         let known = self.listing.application(name);
         let known = known.iter().flat_map(|view| &view.records);
         let mut removed: HashMap<_, _> = known.map(|record| (record.instance.id(), record)).collect();
         for instance in instances {
-            let known = removed.remove(instance.id());
+            let known = removed.get(instance.id());
             let instance = as_shown(name, instance);
             if known.is_none_or(|known| !Arc::ptr_eq(&known.instance, &instance) && known.instance != instance) {
-                self.listing.put(instance.id().into(), Record::of(instance), now);
+                let id = Arc::<str>::from(instance.id());
+                let put = registry
+                    .check(&instance)
+                    .and_then(|()| self.listing.put_within_limits(id, Record::of(instance.clone()), now));
+                if let Err(error) = put {
+                    // An old state would be wrong, so it is removed.
+                    refused += 1;
+                    reason.get_or_insert(error);
+                    continue;
+                }
             }
+            removed.remove(instance.id());
         }
         for (id, record) in removed {
             self.listing.remove(id, Record::new(as_deleted(&record.instance, now)), now);
         }
+        (refused, reason)
     }
 }
 
@@ -195,15 +242,18 @@ mod tests {
     use super::*;
     use crate::config::ServiceUrl;
     use crate::server::outcome::Origin;
-    use crate::server::registry::Settings;
     use crate::transport::{HttpStack, RequestBody};
 
     fn region() -> Region {
+        region_with(&Settings::default())
+    }
+
+    fn region_with(limits: &Settings) -> Region {
         let nobody =
             service_fn(async |_: Request<RequestBody>| Ok::<_, Infallible>(Response::new(RequestBody::default())));
         let config = ClientConfig::default();
         let urls = ServiceUrl::parse_list("http://nowhere/").unwrap();
-        Region::new("east".into(), None, Transport::new(urls, HttpStack::over(nobody, &config)), config)
+        Region::new("east".into(), None, Transport::new(urls, HttpStack::over(nobody, &config)), config, limits)
     }
 
     fn application(name: &str, ids: &[&str]) -> Arc<Application> {
@@ -228,6 +278,32 @@ mod tests {
         assert_eq!(apply(&[&application("A", &["1", "3"]), &b]), ["A 1", "A 3", "B 1"]);
         assert_eq!(apply(&[&b]), ["B 1"]);
         assert_eq!(apply(&[]), <[&str; 0]>::default());
+    }
+
+    #[test]
+    fn copy_stays_within_its_limits_and_shows_what_fits_again() {
+        let limits = Settings { registry_limit: 2, ..Settings::default() };
+        let (region, registry) = (region_with(&limits), Registry::new(limits));
+        let apply = |ids: &[&str]| {
+            region.apply(Snapshot::of([application("A", ids)]), &registry, 1);
+            let shown = region.listing.full();
+            let records = shown.applications.iter().flat_map(|view| &view.records);
+            records.map(|record| record.instance.id().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(apply(&["1", "2", "3"]), ["1", "2"]);
+        assert_eq!(apply(&["2", "3"]), ["2"], "the removal comes after");
+        assert_eq!(apply(&["2", "3"]), ["2", "3"]);
+        let long = Arc::new(Instance {
+            host_name: Some("x".repeat(2_000).into()),
+            ..(*application("A", &["2"]).instances[0]).clone()
+        });
+        let grown = Application { name: "A".into(), instances: vec![long] };
+        region.apply(Snapshot::of([Arc::new(grown)]), &registry, 1);
+        assert_eq!(
+            region.listing.full().applications.len(),
+            0,
+            "neither the old state nor one beyond a limit is shown"
+        );
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use super::now::Now;
 use super::rules;
 use crate::model::{Instance, InstanceStatus, LeaseInfo};
-use crate::server::outcome::Origin;
+use crate::server::outcome::{Origin, Registrant};
 use crate::server::view::Record;
 
 /// Time after which an override that nobody has read is dropped.
@@ -34,7 +34,12 @@ pub(super) struct Lease {
     /// Time of the last heartbeat or registration.
     renewed_at: AtomicI64,
     registered_at: i64,
+    /// Time of the first of the registrations that followed each other without an end of the lease.
+    first_registered_at: i64,
+    /// A heartbeat renewed an earlier one of these registrations.
+    was_renewed: bool,
     up_since: UpSince,
+    registrant: Registrant,
 }
 
 /// Time at which an instance was UP first; zero if it never was.
@@ -60,6 +65,7 @@ impl Lease {
     /// registry.
     pub(super) fn new(
         mut instance: Instance,
+        registrant: Registrant,
         overridden: Option<InstanceStatus>,
         duration_secs: i32,
         up_since: UpSince,
@@ -81,7 +87,10 @@ impl Lease {
             last_update: since.into(),
             renewed_at: since.min(now.ms).into(),
             registered_at: now.ms,
+            first_registered_at: now.ms,
+            was_renewed: false,
             up_since,
+            registrant,
         }
     }
 
@@ -91,6 +100,11 @@ impl Lease {
 
     pub(super) fn instance(&self) -> &Instance {
         &self.record.instance
+    }
+
+    /// Returns the sender of the registration.
+    pub(super) fn registrant(&self) -> &Registrant {
+        &self.registrant
     }
 
     /// Returns the time that the expiry counts from.
@@ -135,6 +149,17 @@ impl Lease {
         self.record = Record::new(instance);
     }
 
+    /// Continues the lease that the instance had before.
+    pub(super) fn continues(&mut self, before: &Self) {
+        self.first_registered_at = before.first_registered_at;
+        self.was_renewed = before.is_renewed();
+    }
+
+    /// Returns true if a heartbeat has renewed the lease.
+    fn is_renewed(&self) -> bool {
+        self.was_renewed || self.renewed_at() > self.registered_at
+    }
+
     /// Keeps the data of the known instance, with the status, version and lease of the new one.
     ///
     /// The time of the last update is that of the known instance, so another registry that has all
@@ -173,11 +198,14 @@ impl Lease {
     /// Returns the position of a silent lease in the order in which leases are evicted from a full
     /// registry, or `None` if the lease is not silent.
     ///
-    /// Leases that were never renewed come before others, and the longest silence comes first.
+    /// Leases that were never renewed come before others, and the longest silence comes first. For
+    /// them, only the first registration counts. Otherwise registrations that are repeated without
+    /// a heartbeat would hold their place for ever.
     pub(super) fn reclaim_order(&self, now: i64) -> Option<(bool, i64)> {
-        let renewed_at = self.renewed_at();
-        let is_silent = now.saturating_sub(renewed_at) > max_silence_ms(self.duration_ms) || self.is_expired(0, now);
-        is_silent.then_some((renewed_at > self.registered_at, renewed_at))
+        let is_renewed = self.is_renewed();
+        let heard_at = if is_renewed { self.renewed_at() } else { self.first_registered_at.min(self.renewed_at()) };
+        let is_silent = now.saturating_sub(heard_at) > max_silence_ms(self.duration_ms) || self.is_expired(0, now);
+        is_silent.then_some((is_renewed, heard_at))
     }
 
     /// Returns the override, if there is one, and restarts its time to live.

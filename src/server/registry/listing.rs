@@ -37,6 +37,7 @@ pub(in crate::server) struct Listing {
 #[derive(Clone, Copy, Debug)]
 struct Limits {
     application: usize,
+    applications: usize,
     instances: usize,
     /// Weight of listed instances and shown deletions together.
     bytes: usize,
@@ -49,10 +50,21 @@ struct Limits {
 }
 
 /// Number of instances and bytes by which a new instance exceeds the limits.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Shortage {
+    pub(super) among: Among,
     pub(super) instances: usize,
     pub(super) bytes: usize,
+}
+
+/// Instances of which one has to leave for a new one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Among {
+    All,
+    /// Those of a full application.
+    Application(Arc<str>),
+    /// Those that are the only ones of their application, since there are too many applications.
+    Alone,
 }
 
 /// No limits, for a copy of a registry that has its own.
@@ -61,6 +73,7 @@ impl Default for Limits {
         let unlimited = usize::MAX;
         Self {
             application: unlimited,
+            applications: unlimited,
             instances: unlimited,
             bytes: unlimited,
             new: unlimited,
@@ -93,14 +106,32 @@ struct Listed {
 impl Listing {
     /// Creates an empty listing with the limits of a registry.
     pub(super) fn new(settings: &Settings) -> Self {
-        let &Settings { application_limit, registry_limit, registry_size_limit, .. } = settings;
+        let &Settings { application_limit, applications_limit, registry_limit, registry_size_limit, .. } = settings;
         let limits = Limits {
             application: application_limit,
+            applications: applications_limit,
             instances: registry_limit,
             bytes: registry_size_limit,
             new: registry_size_limit - registry_size_limit / 16,
             growth: registry_size_limit - registry_size_limit / 32,
             deletions: registry_size_limit / 4,
+        };
+        Self { limits, ..Self::default() }
+    }
+
+    /// Creates an empty listing for the copy of another registry: with the limits on all instances,
+    /// which it may use up.
+    #[cfg(feature = "peers")]
+    pub(in crate::server) fn of_copy(settings: &Settings) -> Self {
+        let bytes = settings.registry_size_limit;
+        let limits = Limits {
+            application: usize::MAX,
+            applications: settings.applications_limit,
+            instances: settings.registry_limit,
+            bytes,
+            new: bytes,
+            growth: bytes,
+            deletions: bytes / 4,
         };
         Self { limits, ..Self::default() }
     }
@@ -115,7 +146,12 @@ impl Listing {
 
     /// Publishes an instance, unless that would exceed a limit. A listed instance that does not
     /// grow never exceeds one.
-    pub(super) fn put_within_limits(&self, id: Arc<str>, record: Arc<Record>, now: i64) -> Result<(), Refused> {
+    pub(in crate::server) fn put_within_limits(
+        &self,
+        id: Arc<str>,
+        record: Arc<Record>,
+        now: i64,
+    ) -> Result<(), Refused> {
         record.digest();
         let mut published = self.lock();
         published.check(&self.limits, &id, &record)?;
@@ -179,29 +215,50 @@ impl Listing {
         self.dropped_deletions.load(Ordering::Relaxed)
     }
 
-    /// Returns the shortage of the registry for a new instance. `None` if there is none, if the
-    /// instance is known, or if its application is full.
+    /// Returns the shortage of the registry for a new instance. `None` if there is none, or if the
+    /// instance is known.
+    ///
+    /// Each instance of a full application takes as much room as the new one, or nearly so.
     pub(super) fn shortage(&self, instance: &Instance) -> Option<Shortage> {
-        let Limits { application: members, instances, new, .. } = self.limits;
-        // Fast path without the lock.
+        let Limits { application: members, applications, instances, new, .. } = self.limits;
+        // Fast path without the lock. No application has more instances than there are.
         let added = view::max_weight(instance) + APPLICATION_WEIGHT;
-        if self.size() < instances && self.weight.load(Ordering::Relaxed) + added <= new {
+        let size = self.size();
+        if size < instances.min(members).min(applications) && self.weight.load(Ordering::Relaxed) + added <= new {
             return None;
         }
         let weight = view::weight(instance);
         let published = self.lock();
         let application = published.applications.get(&instance.app);
-        let refuses =
-            |listed: &Listed| listed.instances.contains_key(instance.id()) || listed.instances.len() >= members;
-        if application.is_some_and(refuses) {
+        if application.is_some_and(|listed| listed.instances.contains_key(instance.id())) {
             return None;
         }
         let added = weight + if application.is_none() { APPLICATION_WEIGHT } else { 0 };
-        let shortage = Shortage {
+        let mut shortage = Shortage {
+            among: Among::All,
             instances: (published.counts.total() + 1).saturating_sub(instances),
             bytes: (published.weight + added).saturating_sub(new),
         };
+        let full = application.is_some_and(|listed| listed.instances.len() >= members);
+        if full || application.is_none() && published.applications.len() >= applications {
+            shortage.among = if full { Among::Application(instance.app.clone()) } else { Among::Alone };
+            shortage.instances = shortage.instances.max(1);
+        }
         (shortage.instances > 0 || shortage.bytes > 0).then_some(shortage)
+    }
+
+    /// Returns true if these are instances of which one can leave for the new one.
+    pub(super) fn is_among(&self, among: &Among, app: &Arc<str>) -> bool {
+        match among {
+            Among::All => true,
+            Among::Application(wanted) => app == wanted,
+            Among::Alone => self.lock().applications.get(app).is_some_and(|listed| listed.instances.len() == 1),
+        }
+    }
+
+    /// Returns the ids of the instances of an application.
+    pub(super) fn ids_of(&self, app: &str) -> Vec<Arc<str>> {
+        self.lock().applications.get(app).map(|listed| listed.instances.keys().cloned().collect()).unwrap_or_default()
     }
 
     /// Returns true if new instances of the usual size would be accepted.
@@ -342,6 +399,9 @@ impl Published {
         if old.is_none() {
             if application.map_or(0, |application| application.instances.len()) >= limits.application {
                 return Err(Refused::ApplicationFull(limits.application));
+            }
+            if application.is_none() && self.applications.len() >= limits.applications {
+                return Err(Refused::TooManyApplications(limits.applications));
             }
             if self.counts.total() >= limits.instances {
                 return Err(Refused::RegistryFull(limits.instances));

@@ -1,12 +1,20 @@
 //! Reads of the registry.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::history::{End, PastLease};
 use super::lease::Lease;
+#[cfg(feature = "peers")]
+use super::limits;
 #[cfg(feature = "peers")]
 use super::listing::Listing;
 use super::state::Registry;
 use crate::model::Instance;
+use crate::server::events::ServerEvents;
+#[cfg(feature = "peers")]
+use crate::server::outcome::Refused;
+use crate::server::outcome::Registrant;
 use crate::server::view::{AppView, Snapshot};
 
 impl Registry {
@@ -26,6 +34,42 @@ impl Registry {
             }
             app = self.listing.application_of(id, Some(&app))?;
         }
+    }
+
+    /// Returns the sender of the registration that an instance has.
+    #[allow(dead_code, reason = "read by the page of the registry")]
+    pub(in crate::server) fn registrant(&self, app: &str, id: &str) -> Option<Registrant> {
+        self.shards.shard(app, id).read().get(app, id).map(|lease| lease.registrant().clone())
+    }
+
+    /// Returns the senders of all registrations by application and instance id, for a page that
+    /// shows all instances.
+    #[allow(dead_code, reason = "read by the page of the registry")]
+    pub(in crate::server) fn registrants(&self) -> HashMap<(Arc<str>, Arc<str>), Registrant> {
+        let mut registrants = HashMap::with_capacity(self.size());
+        for shard in self.shards.iter() {
+            let leases = shard.read();
+            registrants
+                .extend(leases.iter().map(|(app, id, lease)| ((app.clone(), id.clone()), lease.registrant().clone())));
+        }
+        registrants
+    }
+
+    /// Returns a stream of the events from now on.
+    pub(in crate::server) fn subscribe(&self) -> ServerEvents {
+        self.events.subscribe()
+    }
+
+    /// Returns the last registrations, latest first. At most 1,000 are kept.
+    #[allow(dead_code, reason = "read by the page of the registry")]
+    pub(in crate::server) fn last_registered(&self) -> Vec<PastLease> {
+        self.history.last_registered()
+    }
+
+    /// Returns the last cancellations and evictions, latest first. At most 1,000 are kept.
+    #[allow(dead_code, reason = "read by the page of the registry")]
+    pub(in crate::server) fn last_cancelled(&self) -> Vec<(PastLease, End)> {
+        self.history.last_cancelled()
     }
 
     /// Returns the full list. It is the same `Arc` as long as nothing changes.
@@ -48,6 +92,12 @@ impl Registry {
     #[cfg(feature = "peers")]
     pub(in crate::server) fn listing(&self) -> &Listing {
         &self.listing
+    }
+
+    /// Checks an instance against the limits on a single one.
+    #[cfg(feature = "peers")]
+    pub(in crate::server) fn check(&self, instance: &Instance) -> Result<(), Refused> {
+        limits::check(instance, &self.settings)
     }
 
     /// Returns the maximum weight of all instances.

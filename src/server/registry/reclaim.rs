@@ -2,6 +2,7 @@
 //!
 //! Otherwise a few registrations with long leases that are never renewed would exclude all others.
 
+use super::history::End;
 use super::limits;
 use super::state::Registry;
 use crate::model::Instance;
@@ -16,13 +17,14 @@ impl Registry {
             return;
         }
         let mut silent = self.silent.lock();
-        for (app, id) in silent.take(&self.shards, shortage, now) {
+        for (app, id) in silent.take(&self.shards, &self.listing, &shortage, now) {
             let mut leases = self.shards.write(&app, &id);
             if leases.get(&app, &id).is_none_or(|lease| lease.reclaim_order(now).is_none()) {
                 continue;
             }
             let Some(lease) = leases.remove(&app, &id) else { continue };
             self.publish_removal(&lease, &id, self.at(now).published(), now);
+            self.ended(&lease, &id, End::Evicted, now);
             drop(leases);
             audit::evicted_silent(&app, &id, lease.instance().status);
             self.capacity.log_reclaimed(&self.listing);

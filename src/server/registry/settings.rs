@@ -20,6 +20,10 @@ pub(in crate::server) struct Settings {
     pub(in crate::server) compare_versions: bool,
     pub(in crate::server) metadata_limit: usize,
     pub(in crate::server) application_limit: usize,
+    /// Maximum number of applications.
+    pub(in crate::server) applications_limit: usize,
+    /// Maximum numbers of instances and of applications of one identity.
+    pub(in crate::server) identity_limits: [Option<usize>; 2],
     /// Maximum number of bytes of each name of an instance.
     pub(in crate::server) name_limit: usize,
     /// Maximum number of bytes of all texts of an instance.
@@ -49,6 +53,8 @@ impl Default for Settings {
             compare_versions: true,
             metadata_limit: 64 * 1024,
             application_limit: 10_000,
+            applications_limit: 100_000,
+            identity_limits: [None; 2],
             name_limit: 1024,
             instance_size_limit: 64 * 1024,
             registry_limit: 500_000,

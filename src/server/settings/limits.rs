@@ -18,6 +18,9 @@ use crate::server::Error;
 pub struct Limits {
     pub(in crate::server) metadata_bytes: usize,
     pub(in crate::server) instances_per_application: usize,
+    pub(in crate::server) applications: usize,
+    pub(in crate::server) instances_per_identity: Option<usize>,
+    pub(in crate::server) applications_per_identity: Option<usize>,
     pub(in crate::server) name_bytes: usize,
     pub(in crate::server) instance_bytes: usize,
     pub(in crate::server) instances: usize,
@@ -36,6 +39,9 @@ impl Default for Limits {
         Self {
             metadata_bytes: 64 * 1024,
             instances_per_application: 10_000,
+            applications: 100_000,
+            instances_per_identity: None,
+            applications_per_identity: None,
             name_bytes: 1024,
             instance_bytes: 64 * 1024,
             instances: 500_000,
@@ -57,14 +63,41 @@ impl Limits {
     }
 
     /// Sets the maximum number of instances in the registry. Defaults to 500,000. The registration
-    /// of one more gets 507.
+    /// of one more gets 429 with `Retry-After`, unless a silent instance makes room, see
+    /// [`registry_bytes`](Self::registry_bytes).
     pub fn instances(mut self, instances: usize) -> Self {
         self.instances = instances;
         self
     }
 
+    /// Sets the maximum number of applications in the registry. Defaults to 100,000. The
+    /// registration of an instance of one more gets 429 with `Retry-After`, unless a silent
+    /// instance makes room that is the only one of its application.
+    pub fn applications(mut self, applications: usize) -> Self {
+        self.applications = applications;
+        self
+    }
+
+    /// Sets the maximum number of instances that one authenticated identity may have registered
+    /// here. Defaults to no limit. The registration of one more gets 429 with `Retry-After`.
+    ///
+    /// Each node counts the instances that registered with it, not those that its peers replicate.
+    pub fn instances_per_identity(mut self, instances: usize) -> Self {
+        self.instances_per_identity = Some(instances);
+        self
+    }
+
+    /// Sets the maximum number of applications of which one authenticated identity may have
+    /// instances registered here. Defaults to no limit. The registration of an instance of one more
+    /// gets 429 with `Retry-After`.
+    pub fn applications_per_identity(mut self, applications: usize) -> Self {
+        self.applications_per_identity = Some(applications);
+        self
+    }
+
     /// Sets the maximum number of instances of one application. Must be at least one. Defaults to
-    /// 10,000. The registration of one more gets 400.
+    /// 10,000. The registration of one more gets 429 with `Retry-After`, unless a silent instance
+    /// of the application makes room.
     pub fn instances_per_application(mut self, instances: usize) -> Self {
         self.instances_per_application = instances;
         self
@@ -78,14 +111,16 @@ impl Limits {
     /// six times, and an application counts as 1 KiB. All lists together, in every form and
     /// encoding, take up to about twelve times as much memory as the instances that they show.
     ///
-    /// New instances may take 15/16 of the size. The registration of a further one gets 507. Known
-    /// instances may grow within half of the rest. The registration of an instance that grows
-    /// beyond gets 507, too, but its lease, status and version are stored. Heartbeats,
-    /// cancellations and registrations that do not grow need no room.
+    /// New instances may take 15/16 of the size. The registration of a further one gets 429 with
+    /// `Retry-After`. Known instances may grow within half of the rest. The registration of an
+    /// instance that grows beyond gets 429, too, but its lease, status and version are stored.
+    /// Heartbeats, cancellations and registrations that do not grow need no room.
     ///
     /// In a full registry, silent instances are replaced by new ones, also under self-preservation:
-    /// those whose lease has expired, and those without a heartbeat for a third of their lease.
-    /// That third counts as at least 90 seconds and at most 10 minutes.
+    /// those whose lease has expired, those without a heartbeat or registration for a third of
+    /// their lease, and those that never sent a heartbeat in that time after they first registered,
+    /// however often they register. That third counts as at least 90 seconds and at most 10
+    /// minutes.
     ///
     /// Instances that left stay in the delta within a quarter of the size, as long as the
     /// registered ones leave room, and within 16 MiB, and there are never more of them than
@@ -213,6 +248,17 @@ impl Limits {
             (self.name_bytes == 0, "Limits::name_bytes", "eureka.server.limits.name-bytes"),
             (self.instance_bytes == 0, "Limits::instance_bytes", "eureka.server.limits.instance-bytes"),
             (self.instances == 0, "Limits::instances", "eureka.server.limits.instances"),
+            (self.applications == 0, "Limits::applications", "eureka.server.limits.applications"),
+            (
+                self.instances_per_identity == Some(0),
+                "Limits::instances_per_identity",
+                "eureka.server.limits.instances-per-identity",
+            ),
+            (
+                self.applications_per_identity == Some(0),
+                "Limits::applications_per_identity",
+                "eureka.server.limits.applications-per-identity",
+            ),
             (self.registry_bytes == Some(0), "Limits::registry_bytes", "eureka.server.limits.registry-bytes"),
         ])
     }
