@@ -5,6 +5,7 @@ use tokio::runtime::Handle;
 
 #[cfg(feature = "peers")]
 use super::cluster::Cluster;
+use super::events::Events;
 #[cfg(feature = "peers")]
 use super::gate::Gate;
 use super::http::{Intake, ServerState};
@@ -18,10 +19,10 @@ use super::replication::Replication;
 use super::response_cache::ResponseCache;
 #[cfg(feature = "peers")]
 use super::settings::{self, Peers, Regions};
-use super::settings::{Eviction, Limits};
+use super::settings::{Eviction, Limits, RateLimits};
 use super::timers::Timers;
 use super::unsent::Unsent;
-use super::{Error, EurekaServer, http, memory};
+use super::{Error, EurekaServer, http, limits, memory};
 use crate::time::Clock;
 
 /// Builder of a registry server. Its defaults are those of a stock Spring Cloud server.
@@ -51,6 +52,7 @@ use crate::time::Clock;
 pub struct EurekaServerBuilder {
     pub(crate) eviction: Eviction,
     pub(crate) limits: Limits,
+    rate_limits: RateLimits,
     delta_retention: Duration,
     deltas: bool,
     read_only_cache: bool,
@@ -72,6 +74,7 @@ impl EurekaServerBuilder {
         Self {
             eviction: Eviction::new(),
             limits: Limits::new(),
+            rate_limits: RateLimits::new(),
             delta_retention: Duration::from_secs(180),
             deltas: true,
             read_only_cache: false,
@@ -103,6 +106,15 @@ impl EurekaServerBuilder {
     /// environment.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// Sets the maximum rates of requests. Defaults to no limit.
+    ///
+    /// Replaces all earlier settings of this subject, including those of properties and the
+    /// environment.
+    pub fn rate_limits(mut self, rate_limits: RateLimits) -> Self {
+        self.rate_limits = rate_limits;
         self
     }
 
@@ -205,6 +217,11 @@ impl EurekaServerBuilder {
         self
     }
 
+    pub(crate) fn rate_limits_with(mut self, change: impl FnOnce(RateLimits) -> RateLimits) -> Self {
+        self.rate_limits = change(self.rate_limits);
+        self
+    }
+
     #[cfg(feature = "peers")]
     pub(crate) fn peers_with(mut self, change: impl FnOnce(Peers) -> Peers) -> Self {
         self.peers = change(self.peers);
@@ -234,10 +251,10 @@ impl EurekaServerBuilder {
         self.check_settings()?;
         Handle::try_current().map_err(Error::no_runtime)?;
         let clock = Clock::start();
-        let settings = self.registry_settings();
+        let (settings, events) = (self.registry_settings(), Arc::<Events>::default());
         #[cfg(feature = "peers")]
-        let Parts { settings, regions, replication, gate, own } = self.parts(settings, clock)?;
-        let registry = Arc::new(Registry::new(settings.clone()));
+        let Parts { settings, regions, replication, gate, own } = self.parts(settings, clock, events.clone())?;
+        let registry = Arc::new(Registry::with_events(settings.clone(), events));
         let refusals = Arc::<http::Refusals>::default();
         let timers = Timers::start(&registry, refusals.clone(), &settings, clock);
         let node = Arc::new(Node::new(
@@ -277,11 +294,13 @@ impl EurekaServerBuilder {
             node,
             responses,
             unsent,
-            intake: Intake::new(self.limits.request_bytes_in_flight, self.limits.gzip_requests),
+            intake: Intake::new(self.limits.request_bytes_in_flight, self.limits.gzip_requests)
+                .with_timeout(self.connections.body_timeout),
             registration_limit: self.limits.registration_bytes,
             batch_limit: self.limits.batch_bytes,
             deltas: self.deltas,
             refusals,
+            rate_limits: limits::RateLimits::new(&self.rate_limits),
             #[cfg(feature = "peers")]
             regions,
             _tasks: Box::new(tasks),
@@ -302,7 +321,7 @@ impl EurekaServerBuilder {
     pub fn check(&self) -> Result<(), Error> {
         self.check_settings()?;
         #[cfg(feature = "peers")]
-        self.parts(self.registry_settings(), Clock::start())?;
+        self.parts(self.registry_settings(), Clock::start(), Arc::default())?;
         Ok(())
     }
 
@@ -316,6 +335,7 @@ impl EurekaServerBuilder {
                 "must be at least a millisecond",
             ));
         }
+        self.rate_limits.check()?;
         self.connections.check()?;
         #[cfg(feature = "peers")]
         self.peers.check()?;
@@ -334,6 +354,8 @@ impl EurekaServerBuilder {
             delta_retention: self.delta_retention,
             metadata_limit: limits.metadata_bytes,
             application_limit: limits.instances_per_application,
+            applications_limit: limits.applications,
+            identity_limits: [limits.instances_per_identity, limits.applications_per_identity],
             name_limit: limits.name_bytes,
             instance_size_limit: limits.instance_bytes,
             registry_limit: limits.instances,
@@ -345,11 +367,12 @@ impl EurekaServerBuilder {
 
     /// Creates the parts of a node with peers.
     #[cfg(feature = "peers")]
-    fn parts(&self, settings: Settings, clock: Clock) -> Result<Parts, Error> {
+    fn parts(&self, settings: Settings, clock: Clock, events: Arc<Events>) -> Result<Parts, Error> {
         let peers = &self.peers.with_stores()?;
-        let regions = RemoteRegions::new(&self.regions, &peers.outbound)?;
+        let regions = RemoteRegions::new(&self.regions, &peers.outbound, &settings)?;
         let own = self.port.map(|port| self.node.instance(port, clock.now_ms())).transpose()?;
-        let replication = Replication::new(peers, self.node.hosts(own.as_ref()), self.port, regions.is_some())?;
+        let hosts = self.node.hosts(own.as_ref());
+        let replication = Replication::new(peers, hosts, self.port, regions.is_some(), events)?;
         let has_cluster = replication.has_cluster();
         let own = own.filter(|_| self.node.register && has_cluster);
         let gate = if has_cluster { Gate::starting(peers.wait_when_empty, peers.sync_up) } else { Gate::single() };

@@ -68,8 +68,8 @@ pub(super) async fn overrides(State(server): State<ServerState>) -> Response {
 }
 
 /// Responds with 400, as a Java server outside of AWS.
-pub(super) async fn asg(body: Body) -> Response {
-    intake::ignore(body).await;
+pub(super) async fn asg(State(server): State<ServerState>, body: Body) -> Response {
+    intake::ignore(server.intake(), body).await;
     StatusCode::BAD_REQUEST.into_response()
 }
 

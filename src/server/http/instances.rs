@@ -6,8 +6,9 @@ use std::fmt::{self, Display};
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{RawQuery, Request, State};
 use axum::response::{IntoResponse, Response};
+use http::header::RETRY_AFTER;
 use http::request::Parts;
-use http::{Extensions, HeaderMap, StatusCode};
+use http::{Extensions, HeaderMap, HeaderValue, StatusCode};
 use http_body::Body as _;
 
 use super::intake;
@@ -27,6 +28,10 @@ const UNKNOWN_INSTANCE: &str = "unknown instance";
 /// Maximum number of values in a registration, unknown members included. An instance has about 40
 /// values and its metadata.
 const MAX_VALUES: usize = 10_000;
+/// `Retry-After` of a registration beyond a limit of the registry, in seconds. Clients register
+/// again with their next heartbeat, every 30 seconds.
+const FULL_RETRY_SECS: HeaderValue = HeaderValue::from_static("10");
+pub(in crate::server) const UNKNOWN_OVERRIDE: &str = "UNKNOWN is not an override: delete the existing override instead";
 const NOT_A_NUMBER: &str = "lastDirtyTimestamp is not a whole number";
 
 pub(super) async fn register(
@@ -79,7 +84,7 @@ pub(super) async fn register(
 
 /// Reason why a registration is refused.
 #[derive(Debug)]
-pub(super) enum Invalid {
+pub(in crate::server) enum Invalid {
     /// Java's decoder fails on it.
     Unreadable,
     /// Java responds with this text, which clients print.
@@ -96,27 +101,25 @@ impl fmt::Display for Invalid {
 }
 
 impl IntoResponse for Refused {
+    /// Returns the response to a registration. With any of its statuses a Java client tries the
+    /// next server, and registers again with its next heartbeat.
     fn into_response(self) -> Response {
-        (status(self), self.to_string()).into_response()
+        if !self.is_temporary() {
+            return (StatusCode::PAYLOAD_TOO_LARGE, self.to_string()).into_response();
+        }
+        // Not 503, from which proxies conclude that the node is down.
+        (StatusCode::TOO_MANY_REQUESTS, [(RETRY_AFTER, FULL_RETRY_SECS)], self.to_string()).into_response()
     }
 }
 
-/// Returns the status of a refusal. With any of them a Java client tries the next server, and
-/// registers again with its next heartbeat.
+/// Returns the status of a refused item of a batch.
 pub(super) fn status(refused: Refused) -> StatusCode {
-    match refused {
-        Refused::ApplicationFull(_) => StatusCode::BAD_REQUEST,
-        Refused::MetadataTooLarge(_) | Refused::NameTooLong(..) | Refused::InstanceTooLarge(_) => {
-            StatusCode::PAYLOAD_TOO_LARGE
-        }
-        // Not 503, from which proxies conclude that the node is down.
-        Refused::RegistryFull(_) | Refused::RegistryTooLarge(_) => StatusCode::INSUFFICIENT_STORAGE,
-    }
+    if refused.is_temporary() { StatusCode::INSUFFICIENT_STORAGE } else { StatusCode::PAYLOAD_TOO_LARGE }
 }
 
 /// Validates a registration in Java's order, and adds the missing `instance-id` of an Amazon data
 /// center (docs/server.md, "Validation of a registration").
-pub(super) fn valid(mut instance: Instance, app: &str) -> Result<Instance, Invalid> {
+pub(in crate::server) fn valid(mut instance: Instance, app: &str) -> Result<Instance, Invalid> {
     let text = |text: &str| Err(Invalid::Text(text.into()));
     if matches!(instance.data_center(), Some(DataCenter::Other(name)) if !name.is_empty()) {
         return Err(Invalid::Unreadable);
@@ -154,7 +157,7 @@ pub(super) async fn heartbeat(
     request: Request,
 ) -> Response {
     let (Parts { headers, uri, .. }, body) = request.into_parts();
-    intake::ignore(body).await;
+    intake::ignore(server.intake(), body).await;
     renew(&server, &app, &id, &headers, uri.query())
 }
 
@@ -205,7 +208,7 @@ pub(super) async fn cancel(
     request: Request,
 ) -> Response {
     let (parts, body) = request.into_parts();
-    intake::ignore(body).await;
+    intake::ignore(server.intake(), body).await;
     let caller = Caller::of(source::origin(&parts.headers), &parts.extensions);
     let found = server.node().cancel(&app, &id, caller);
     if !found {
@@ -242,7 +245,7 @@ async fn change_override(
     deletes_to: Option<InstanceStatus>,
 ) -> Response {
     let (parts, body) = request.into_parts();
-    intake::ignore(body).await;
+    intake::ignore(server.intake(), body).await;
     let caller = Caller::of(source::origin(&parts.headers), &parts.extensions);
     let refused = |response: Response, reason: &dyn Display| server.refusals().response(&parts, response, reason);
     let absent = || refused(scope::absent(server, &app, &id), &UNKNOWN_INSTANCE);
@@ -255,10 +258,7 @@ async fn change_override(
             // An instance with the override UNKNOWN would be asked to register by each heartbeat,
             // for ever. It is accepted from replicas, since a Java peer may have accepted it.
             Ok(InstanceStatus::Unknown) if deletes_to.is_none() && caller.origin() == Origin::Client => {
-                return bad(
-                    StatusCode::BAD_REQUEST,
-                    "UNKNOWN is not an override: delete the existing override instead".into(),
-                );
+                return bad(StatusCode::BAD_REQUEST, UNKNOWN_OVERRIDE.into());
             }
             Ok(status) => status,
             Err(error) => return bad(StatusCode::INTERNAL_SERVER_ERROR, format!("value {error}")),
@@ -282,7 +282,7 @@ pub(super) async fn merge_metadata(
     request: Request,
 ) -> Response {
     let (parts, body) = request.into_parts();
-    intake::ignore(body).await;
+    intake::ignore(server.intake(), body).await;
     let pairs = query::pairs(parts.uri.query()).map(|(key, value)| (key.into_owned(), value.into_owned()));
     let mut entries: Vec<_> = pairs.take(MAX_METADATA_ENTRIES + 1).collect();
     // Of several entries with one key the last counts. Of other parameters it is the first.

@@ -6,9 +6,11 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -16,7 +18,7 @@ use bytes::Bytes;
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::offload::Offload;
 use super::source::Source;
@@ -34,6 +36,8 @@ const CANDIDATES: usize = 1_000;
 const SHARE_TIME: Duration = Duration::from_secs(10);
 /// Size of the first buffer of a body that does not arrive in one frame.
 const FIRST_BUFFER: usize = 4 * 1024;
+/// Maximum time for a body, unless a setting changes it.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Maximum length of an ignored body.
 const IGNORED_BODY_LIMIT: usize = 64 * 1024;
 
@@ -44,6 +48,9 @@ pub(in crate::server) struct Intake {
     pub(super) offload: Offload,
     /// True if gzip bodies are accepted.
     pub(super) gzip: bool,
+    /// Maximum time for a body. Otherwise a body that never ends would delay the end of a server
+    /// without such a limit.
+    pub(super) timeout: Duration,
 }
 
 impl Intake {
@@ -52,7 +59,12 @@ impl Intake {
     pub(in crate::server) const DEFAULT_BUDGET: usize = 64 * 1024 * 1024;
 
     pub(in crate::server) fn new(budget: usize, gzip: bool) -> Self {
-        Self { budget: Arc::new(Budget::new(budget)), offload: Offload::default(), gzip }
+        Self { budget: Arc::new(Budget::new(budget)), offload: Offload::default(), gzip, timeout: BODY_TIMEOUT }
+    }
+
+    /// Sets the maximum time for a body.
+    pub(in crate::server) fn with_timeout(self, timeout: Duration) -> Self {
+        Self { timeout, ..self }
     }
 
     /// Returns the length of the longest body that fits into a budget of this size.
@@ -324,10 +336,19 @@ pub(super) async fn receive(body: Body, limit: usize, charge: &mut Charge) -> Re
 
 /// Reads and discards a body without a meaning, so that the connection can be reused. Jersey
 /// clients send `{}` with each heartbeat.
-pub(super) async fn ignore(body: Body) {
+pub(super) async fn ignore(intake: &Intake, body: Body) {
     if body.is_end_stream() {
         return;
     }
+    let mut discarded = pin!(discard(body));
+    // Nearly all bodies have arrived together with the head. They need no timer.
+    let is_done = poll_fn(|cx| Poll::Ready(discarded.as_mut().poll(cx).is_ready())).await;
+    if !is_done {
+        let _ = timeout(intake.timeout, discarded).await;
+    }
+}
+
+async fn discard(body: Body) {
     let mut body = pin!(body);
     let mut length = 0;
     // After a body that is too long or broken, the connection is closed.

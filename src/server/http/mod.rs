@@ -9,6 +9,7 @@
 //! | `instances` | one instance: registration, heartbeat, cancellation, overrides, metadata |
 //! | `info` | the server itself: status, overrides, auto scaling groups |
 //! | `replication` | batches from other registry servers |
+//! | `operation` | the operation of a request by its method and path, for layers of users |
 //! | `path`, `query`, `request` | extractors: names, parameters, headers, request bodies |
 //! | `intake`, `source`, `offload` | budget of request bodies in flight, and their decoding on other threads |
 //! | `json_scan`, `decompress` | limits of a document: depth, number of values, gzip |
@@ -17,6 +18,7 @@
 //! | `probes` | health endpoints for load balancers and orchestrators |
 //! | `state` | parts of the server that the operations share |
 //! | `service` | the registry as a service without a router of the user, with a fast path |
+//! | `throttle` | rate limits |
 //! | `response`, `if_none_match` | responses, content negotiation, conditional requests |
 
 mod applications;
@@ -28,6 +30,7 @@ mod instances;
 mod intake;
 mod json_scan;
 mod offload;
+mod operation;
 mod path;
 mod probes;
 mod query;
@@ -39,11 +42,15 @@ mod scope;
 mod service;
 mod source;
 mod state;
+mod throttle;
 
 use axum::Router;
+use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, get, post, put};
 
+pub(super) use self::instances::{Invalid, UNKNOWN_OVERRIDE, valid};
 pub(super) use self::intake::Intake;
+pub use self::operation::{Describe, DescribeLayer, Operation, OperationKind};
 pub(super) use self::refusals::Refusals;
 pub use self::service::{RegistryService, ResponseFuture};
 pub(super) use self::state::{Parts, ServerState};
@@ -52,7 +59,17 @@ pub(super) use self::state::{Parts, ServerState};
 /// Java. fargo doubles the slash of a base URL that ends in one.
 const PREFIXES: [&str; 4] = ["", "/{version}", "/", "/{version}/"];
 
+/// Returns the router of the operations, with the rate limits.
 pub(super) fn router(server: ServerState, mount: &str) -> Router {
+    let router = routes(server.clone(), mount);
+    if server.rate_limits().is_none() {
+        return router;
+    }
+    router.layer(from_fn_with_state(server, throttle::limit))
+}
+
+/// Returns the router of the operations, for a caller that applies the rate limits.
+fn routes(server: ServerState, mount: &str) -> Router {
     let resources: [(&str, MethodRouter<ServerState>); 12] = [
         ("/apps", get(applications::all)),
         ("/apps/delta", get(applications::delta)),

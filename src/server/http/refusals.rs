@@ -4,6 +4,7 @@
 use std::error::Error;
 use std::fmt::{self, Display};
 use std::iter;
+use std::net::IpAddr;
 
 use axum::response::Response;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
@@ -12,6 +13,7 @@ use http::{HeaderName, StatusCode};
 
 use super::source;
 use crate::server::audit::{self, Caller, Lasting, Ongoing, Quoted, Repeats};
+use crate::server::limits::Exceeded;
 use crate::untrusted::Excerpt;
 
 /// Logs refused requests, at most once a minute for each host, resource and cause. Logs refused
@@ -20,6 +22,7 @@ use crate::untrusted::Excerpt;
 pub(in crate::server) struct Refusals {
     writes: Repeats,
     misdirected: Repeats,
+    throttled: Repeats,
     closed: Ongoing,
 }
 
@@ -42,6 +45,22 @@ impl Refusals {
             tracing::warn!(%method, %path, %origin, status, %error, suppressed, "request refused");
         }
         response
+    }
+
+    /// Logs a request that exceeds a rate limit.
+    pub(super) fn throttled(&self, exceeded: Exceeded, network: Option<IpAddr>) {
+        match (exceeded, network) {
+            (Exceeded::Address, Some(network)) => {
+                if let Some(suppressed) = self.throttled.pass(format_args!("too many requests of {network}")) {
+                    tracing::warn!(address = %network, suppressed, "too many requests from an address, refused with 429 (eureka.server.limits.requests-per-address)");
+                }
+            }
+            _ => {
+                if let Some(suppressed) = self.throttled.pass("too many fetches") {
+                    tracing::warn!(suppressed, "too many fetches, refused with 503 (eureka.server.rate-limiter-*)");
+                }
+            }
+        }
     }
 
     /// Logs the number of items of a batch that were dropped, with the reason of one of them.
@@ -71,6 +90,7 @@ impl Refusals {
     pub(in crate::server) fn flush(&self) {
         self.writes.flush();
         self.misdirected.flush();
+        self.throttled.flush();
     }
 
     pub(super) fn misdirected(&self, request: &Parts, status: StatusCode, hint: &str) {

@@ -50,7 +50,7 @@ pub(super) async fn batch(
         return refused(response, &"the response is JSON, which Accept excludes");
     }
     if is_own(&server, &parts.headers) {
-        return own(&parts, body).await;
+        return own(&server, &parts, body).await;
     }
     let intake = server.intake();
     let document = match request::batch(intake, &parts, body, server.batch_limit()).await {
@@ -169,8 +169,8 @@ impl Copies {
 /// Responds to a batch that this server sent to itself with 508 and its id, by which the sender
 /// recognizes its own response. Closes the connection, since behind a load balancer the next one
 /// may lead to another node.
-async fn own(parts: &Parts, body: Body) -> Response {
-    intake::ignore(body).await;
+async fn own(server: &ServerState, parts: &Parts, body: Body) -> Response {
+    intake::ignore(server.intake(), body).await;
     let mut response = StatusCode::LOOP_DETECTED.into_response();
     if let Some(id) = parts.headers.get(NODE_ID) {
         response.headers_mut().insert(NODE_ID, id.clone());
@@ -253,7 +253,7 @@ impl BatchChanges {
                 }
             }
             ReplicationAction::Cancel => {
-                let status = registry.cancel(&app, id, now);
+                let status = registry.cancel_from(&app, id, Origin::Replica, now);
                 if let Some(status) = status {
                     self.cancelled += 1;
                     audit::cancelled(&app, id, status, self.caller, registry.changes());
@@ -280,7 +280,7 @@ impl BatchChanges {
 
     fn register(&mut self, instance: Instance) -> StatusCode {
         let (app, id) = (instance.app.clone(), instance.id().to_owned());
-        match self.server.registry().register(instance, Origin::Replica, self.server.now()) {
+        match self.server.registry().register(instance, self.caller.registrant(), self.server.now()) {
             Ok(registered) => {
                 self.registered +=
                     usize::from(matches!(registered.outcome, RegisterOutcome::New | RegisterOutcome::Changed));

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode};
+use tokio::time::timeout;
 
 use super::decompress::{self, MAX_RATIO, decompress};
 use super::intake::{self, Charge, Intake, NoRoom};
@@ -194,7 +195,8 @@ pub(super) async fn document(intake: &Intake, parts: &Parts, body: Body, limit: 
         Coding::Gzip | Coding::Other => return Err(Refusal::Coding { gzip: intake.gzip }),
     };
     let mut charge = intake.charge(Source::of(&parts.extensions));
-    let bytes = intake::receive(body, limit, &mut charge).await.map_err(|failure| match failure {
+    let received = timeout(intake.timeout, intake::receive(body, limit, &mut charge)).await;
+    let bytes = received.map_err(|_| Refusal::TimedOut)?.map_err(|failure| match failure {
         intake::Failure::TooLarge(limit) => Refusal::TooLarge(limit),
         intake::Failure::NoRoom(no_room) => no_room.into(),
         intake::Failure::Broken(error) if is_timeout(&error) => Refusal::TimedOut,

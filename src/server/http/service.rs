@@ -23,7 +23,7 @@ use tower::Service;
 use super::path::{Target, upper};
 use super::response::{ListRequest, NotAcceptable};
 use super::scope::Scope;
-use super::{applications, fallback, instances, probes};
+use super::{applications, fallback, instances, probes, throttle};
 use crate::server::http::state::ServerState;
 use crate::server::response_cache::List;
 
@@ -42,7 +42,7 @@ impl RegistryService {
     pub(in crate::server) fn new(server: ServerState, mount: &str) -> Self {
         let mount = Arc::<str>::from(mount);
         let known = (server.clone(), mount.clone());
-        let router = super::router(server.clone(), &mount)
+        let router = super::routes(server.clone(), &mount)
             .fallback(move |request| fallback::not_here(known.0.clone(), known.1.clone(), request));
         Self { server, router, mount }
     }
@@ -69,6 +69,12 @@ impl Service<Request<Body>> for RegistryService {
     }
 
     fn call(&mut self, request: Request<Body>) -> ResponseFuture {
+        if self.server.rate_limits().is_some()
+            && request.uri().path().starts_with(&*self.mount)
+            && let Some(refusal) = throttle::refuse(&self.server, &request)
+        {
+            return ResponseFuture(ResponseState::Ready(Some(refusal)));
+        }
         let Some(fast) = FastPath::of(request.method(), request.uri().path(), &self.mount) else {
             // A router is always ready.
             return ResponseFuture(ResponseState::Pending(Box::pin(self.router.call(request))));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Intake, Refusals};
+use crate::server::limits::RateLimits;
 use crate::server::node::Node;
 #[cfg(feature = "peers")]
 use crate::server::regions::RemoteRegions;
@@ -26,6 +27,7 @@ pub(in crate::server) struct Parts {
     pub(in crate::server) batch_limit: usize,
     pub(in crate::server) deltas: bool,
     pub(in crate::server) refusals: Arc<Refusals>,
+    pub(in crate::server) rate_limits: Option<Box<RateLimits>>,
     #[cfg(feature = "peers")]
     pub(in crate::server) regions: Option<Arc<RemoteRegions>>,
     /// Tasks of the server. They end when the last clone of the state is dropped.
@@ -66,6 +68,18 @@ impl ServerState {
         self.0.regions.as_deref()
     }
 
+    /// Returns the other region in which an instance is registered.
+    #[cfg(feature = "peers")]
+    pub(in crate::server) fn region_of(&self, app: &str, id: &str) -> Option<String> {
+        self.regions()?.instance(app, id).map(|(region, _)| region.to_owned())
+    }
+
+    #[cfg(not(feature = "peers"))]
+    #[allow(clippy::unused_self, reason = "there are no other regions without the feature `peers`")]
+    pub(in crate::server) fn region_of(&self, _: &str, _: &str) -> Option<String> {
+        None
+    }
+
     pub(in crate::server) fn node(&self) -> &Arc<Node> {
         &self.0.node
     }
@@ -88,6 +102,11 @@ impl ServerState {
 
     pub(super) fn uptime(&self) -> Duration {
         self.0.node.uptime()
+    }
+
+    /// Returns the rate limits, if there are any.
+    pub(super) fn rate_limits(&self) -> Option<&RateLimits> {
+        self.0.rate_limits.as_deref()
     }
 
     pub(super) fn refusals(&self) -> &Refusals {

@@ -46,6 +46,11 @@ macro_rules! property {
     };
 }
 
+/// Returns a number as 32 bits, at most the greatest.
+fn saturated(number: usize) -> u32 {
+    number.try_into().unwrap_or(u32::MAX)
+}
+
 /// Changes the TLS stores of the peers.
 #[cfg(feature = "peers")]
 fn tls(
@@ -74,7 +79,7 @@ pub(super) static PROPERTIES: &[Property] = &[
     property!("eureka.server.limits.request-bytes-in-flight", "BYTES", "67108864", "maximum memory of all request bodies in flight; the response to a body without room is 503", Count = |b, v| b.limits_with(|l| l.request_bytes_in_flight(v))),
     property!("eureka.server.limits.gzip-requests", "BOOL", "false", "accept gzip registrations and batches, which Netflix 1.x peers send with enableReplicatedRequestCompression; else the response is 415", Flag = |b, v| b.limits_with(|l| l.gzip_requests(v))),
     property!("eureka.server.limits.metadata-bytes", "BYTES", "65536", "maximum metadata of an instance, keys and values together; the response to more is 413", Count = |b, v| b.limits_with(|l| l.metadata_bytes(v))),
-    property!("eureka.server.limits.instances-per-application", "COUNT", "10000", "maximum number of instances of an application; the response to a further one is 400", Count = |b, v| b.limits_with(|l| l.instances_per_application(v))),
+    property!("eureka.server.limits.instances-per-application", "COUNT", "10000", "maximum number of instances of an application; the response to a further one is 429", Count = |b, v| b.limits_with(|l| l.instances_per_application(v))),
     property!("eureka.server.limits.connections", "COUNT", "20000", "maximum number of connections; beyond it, idle connections are closed for new ones", Count = |mut b, n| { b.connections.connections = n; b }),
     property!("eureka.server.limits.connections-per-address", "COUNT", "", "maximum number of connections from one address, or one /64 of IPv6; beyond it, its idle connections are closed for new ones", Count = |mut b, n| { b.connections.connections_per_address = n; b }),
     property!("eureka.server.limits.http2-streams", "COUNT", "16", "maximum number of concurrent requests on one HTTP/2 connection; clients queue further ones", Count = |mut b, n| { b.connections.http2_streams = n; b }),
@@ -82,8 +87,19 @@ pub(super) static PROPERTIES: &[Property] = &[
     property!("eureka.server.limits.response-bytes", "BYTES", "67108864", "maximum memory of responses for slow clients; beyond it, lists are up to 30 s old and slow connections are closed", Count = |b, v| b.limits_with(|l| l.response_bytes(v))),
     property!("eureka.server.limits.name-bytes", "BYTES", "1024", "maximum length of an instance's id, application, host name, IP address and each VIP address; the response to a longer one is 413", Count = |b, v| b.limits_with(|l| l.name_bytes(v))),
     property!("eureka.server.limits.instance-bytes", "BYTES", "65536", "maximum length of all texts of an instance together; the response to more is 413", Count = |b, v| b.limits_with(|l| l.instance_bytes(v))),
-    property!("eureka.server.limits.instances", "COUNT", "500000", "maximum number of instances of the registry; the response to a further one is 507", Count = |b, v| b.limits_with(|l| l.instances(v))),
-    property!("eureka.server.limits.registry-bytes", "BYTES", "a twentieth of the memory", "maximum memory of all instances, recently removed ones included; the response to more is 507", Count = |b, v| b.limits_with(|l| l.registry_bytes(v))),
+    property!("eureka.server.limits.instances", "COUNT", "500000", "maximum number of instances of the registry; the response to a further one is 429", Count = |b, v| b.limits_with(|l| l.instances(v))),
+    property!("eureka.server.limits.applications", "COUNT", "100000", "maximum number of applications of the registry; the response to an instance of a further one is 429", Count = |b, v| b.limits_with(|l| l.applications(v))),
+    property!("eureka.server.limits.instances-per-identity", "COUNT", "", "maximum number of instances that one authenticated identity registers; the response to a further one is 429", Count = |b, v| b.limits_with(|l| l.instances_per_identity(v))),
+    property!("eureka.server.limits.applications-per-identity", "COUNT", "", "maximum number of applications that one authenticated identity registers instances of; the response to a further one is 429", Count = |b, v| b.limits_with(|l| l.applications_per_identity(v))),
+    property!("eureka.server.limits.requests-per-address", "COUNT", "", "average number of requests per second from one address, or one /64 of IPv6; the response to more is 429", Count = |b, v| b.rate_limits_with(|r| r.per_address(saturated(v)))),
+    property!("eureka.server.limits.request-burst-per-address", "COUNT", "10 seconds of requests-per-address", "number of requests from one address that may come at once", Count = |b, v| b.rate_limits_with(|r| r.address_burst(saturated(v)))),
+    property!("eureka.server.rate-limiter-enabled", "BOOL", "false", "limit the rate of fetches of all clients together; the response to more is 503; no effect in Spring", Flag = |b, v| b.rate_limits_with(|r| r.enabled(v))),
+    property!("eureka.server.rate-limiter-throttle-standard-clients", "BOOL", "false", "apply the limit on fetches to stock Java clients and servers as well", Flag = |b, v| b.rate_limits_with(|r| r.throttle_standard_clients(v))),
+    property!("eureka.server.rate-limiter-privileged-clients", "NAMES", "", "names of clients (DiscoveryIdentity-Name) that are exempt from the limit on fetches, separated by commas", Text = |b, names| b.rate_limits_with(|r| r.privileged_clients(names.split(',').map(str::trim).filter(|name| !name.is_empty())))),
+    property!("eureka.server.rate-limiter-burst-size", "COUNT", "10", "number of fetches that may come at once", Count = |b, v| b.rate_limits_with(|r| r.burst(saturated(v)))),
+    property!("eureka.server.rate-limiter-registry-fetch-average-rate", "COUNT", "500", "average number of fetches per second: of the registry, its delta, or an application", Count = |b, v| b.rate_limits_with(|r| r.fetch_rate(saturated(v)))),
+    property!("eureka.server.rate-limiter-full-fetch-average-rate", "COUNT", "100", "average number of fetches of the whole registry per second", Count = |b, v| b.rate_limits_with(|r| r.full_fetch_rate(saturated(v)))),
+    property!("eureka.server.limits.registry-bytes", "BYTES", "a twentieth of the memory", "maximum memory of all instances, recently removed ones included; the response to more is 429", Count = |b, v| b.limits_with(|l| l.registry_bytes(v))),
     property!("eureka.server.limits.lease-seconds", "SECONDS", "86400", "maximum duration of a lease; a longer one is reduced to it", Seconds = |b, v| b.limits_with(|l| l.lease_duration(v))),
     property!("eureka.server.limits.head-bytes", "BYTES", "32768", "maximum size of a request's line and headers together, at least 8192; the response to more is 431", Count = |mut b, n| { b.connections.head_bytes = n; b }),
     property!("eureka.server.limits.headers", "COUNT", "100", "maximum number of headers of a request, 1 to 10000; the response to more is 431", Count = |mut b, n| { b.connections.headers = n; b }),
@@ -225,7 +241,6 @@ pub(super) const WITHOUT_MEANING: &[&str] = &[
     "eureka.server.log-identity-headers",
     "eureka.server.json-codec-name",
     "eureka.server.xml-codec-name",
-    "eureka.server.rate-limiter-*",
     "eureka.server.experimental.*",
     "eureka.server.metrics.enabled",
     "eureka.server.min-available-instances-for-peer-replication",

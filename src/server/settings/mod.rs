@@ -6,6 +6,7 @@ mod limits;
 mod node;
 #[cfg(feature = "peers")]
 mod peers;
+mod rate_limits;
 #[cfg(feature = "peers")]
 mod regions;
 
@@ -17,6 +18,7 @@ pub use self::node::Node;
 pub use self::peers::Peers;
 #[cfg(feature = "peers")]
 pub(in crate::server) use self::peers::UNUSABLE_URL;
+pub use self::rate_limits::RateLimits;
 #[cfg(feature = "peers")]
 pub use self::regions::Regions;
 
