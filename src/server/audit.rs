@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 pub(in crate::server) use self::ongoing::{Lasting, Ongoing};
 pub(in crate::server) use self::repeats::Repeats;
-use super::outcome::{Effect, Origin, RegisterOutcome, Registered};
+use super::outcome::{Effect, Origin, Place, RegisterOutcome, Registered, Registrant};
 use crate::model::InstanceStatus;
 use crate::sync::{Mutex, MutexGuard};
 pub(super) use crate::untrusted::Quoted;
@@ -43,12 +43,17 @@ enum Sender {
     Address(SocketAddr),
     #[cfg(feature = "peers")]
     Node,
+    /// The application around the registry, without a request.
+    Process,
 }
 
 impl Caller {
     /// This node, when it registers itself.
     #[cfg(feature = "peers")]
     pub(super) const NODE: Self = Self { origin: Origin::Client, sender: Sender::Node, batched: false };
+
+    /// The application around the registry, when it changes the registry without a request.
+    pub(super) const PROCESS: Self = Self { origin: Origin::Client, sender: Sender::Process, batched: false };
 
     /// Creates the caller of a request with these extensions.
     pub(super) fn of(origin: Origin, extensions: &Extensions) -> Self {
@@ -68,6 +73,18 @@ impl Caller {
 
     pub(super) fn origin(self) -> Origin {
         self.origin
+    }
+
+    /// Returns the caller as a lease keeps it.
+    pub(super) fn registrant(self) -> Registrant {
+        let place = match self.sender {
+            Sender::Unknown => Place::Unknown,
+            Sender::Address(address) => Place::Address(address.ip().to_canonical()),
+            #[cfg(feature = "peers")]
+            Sender::Node => Place::Here,
+            Sender::Process => Place::Here,
+        };
+        Registrant { origin: self.origin, place, name: None }
     }
 }
 
@@ -89,6 +106,7 @@ impl fmt::Display for Caller {
             Sender::Address(address) => write!(f, "{role} {}", canonical(address)),
             #[cfg(feature = "peers")]
             Sender::Node => f.write_str("this node"),
+            Sender::Process => f.write_str("this process"),
         }
     }
 }

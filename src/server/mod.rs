@@ -23,10 +23,14 @@
 //! | serve it alone, with limits for connections | [`EurekaServer::service`], [`Listener`] |
 //! | change eviction and self-preservation | [`Eviction`] |
 //! | change the sizes of requests and of the registry | [`Limits`] |
+//! | limit the rate of requests | [`RateLimits`] |
 //! | connect it to other registries of its cluster | `Peers`, `Node` (feature `peers`), `Dns` (feature `dns`) |
 //! | show other regions | `Regions` (feature `peers`) |
 //! | stop without losing changes | `EurekaServer::leave` (feature `peers`) |
 //! | read its content | [`EurekaServer::applications`], [`EurekaServer::instance`] |
+//! | change it without a request | [`EurekaServer::register`], [`EurekaServer::renew`], [`EurekaServer::cancel`], [`EurekaServer::set_override`] |
+//! | react to its changes | [`EurekaServer::events`] |
+//! | authorize requests by a layer of your own | [`DescribeLayer`] |
 //!
 //! # Differences from the Java server
 //!
@@ -86,10 +90,13 @@ mod builder;
 mod cluster;
 #[cfg(feature = "testing")]
 mod direct;
+mod embed;
 mod error;
+mod events;
 #[cfg(feature = "peers")]
 mod gate;
 mod http;
+mod limits;
 mod listen;
 mod memory;
 mod node;
@@ -118,15 +125,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::builder::EurekaServerBuilder;
+pub use self::embed::ChangeError;
 pub use self::error::Error;
-pub use self::http::{RegistryService, ResponseFuture};
+pub use self::events::{ServerEvent, ServerEvents};
+pub use self::http::{Describe, DescribeLayer, Operation, OperationKind, RegistryService, ResponseFuture};
 pub use self::listen::Listener;
 pub use self::properties::Property;
 #[cfg(all(test, feature = "cli", feature = "tls"))]
 pub(crate) use self::properties::property_keys;
 #[cfg(feature = "client")]
 pub(crate) use self::properties::property_names;
-pub use self::settings::{Eviction, Limits};
+pub use self::settings::{Eviction, Limits, RateLimits};
 #[cfg(feature = "peers")]
 pub use self::settings::{Node, Peers, Regions};
 #[cfg(all(feature = "peers", feature = "dns"))]

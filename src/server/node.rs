@@ -113,7 +113,7 @@ impl Node {
         self.follow_wall_clock();
         let (app, id, origin) = (instance.app.clone(), Arc::<str>::from(instance.id()), caller.origin());
         let _lock = self.lock(origin, &app, &id);
-        let registered = self.registry.register(instance, origin, self.now())?;
+        let registered = self.registry.register(instance, caller.registrant(), self.now())?;
         audit::registered(&app, &id, registered, caller, self.registry.changes());
         self.replicate(origin, ReplicationAction::Register, &app, &id, None);
         registered.refused.map_or(Ok(()), Err)
@@ -133,7 +133,7 @@ impl Node {
         self.follow_wall_clock();
         let origin = caller.origin();
         let _lock = self.lock(origin, app, id);
-        let Some(status) = self.registry.cancel(app, id, self.now()) else { return false };
+        let Some(status) = self.registry.cancel_from(app, id, origin, self.now()) else { return false };
         audit::cancelled(app, id, status, caller, self.registry.changes());
         self.replicate(origin, ReplicationAction::Cancel, app, id, None);
         true
@@ -324,7 +324,8 @@ mod tests {
     }
 
     fn node_with(settings: &Peers, clock: Clock) -> Node {
-        let replication = Replication::new(settings, Default::default(), None, false).expect("settings are valid");
+        let replication =
+            Replication::new(settings, Default::default(), None, false, Arc::default()).expect("settings are valid");
         Node::new(Arc::new(Registry::new(Settings::default())), clock, replication, Gate::single())
     }
 

@@ -116,7 +116,7 @@ impl TestRegistry {
     /// If the instance exceeds a limit of the registry, such as 1,000 instances of an application.
     pub fn insert(&self, instance: Instance) {
         if let Err(cause) = self.0.server.insert(instance) {
-            panic!("cannot register the instance: {cause}");
+            panic!("{cause}");
         }
     }
 

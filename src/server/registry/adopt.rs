@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::history::End;
 use super::lease::max_silence_ms;
 use super::limits;
 use super::registration::is_unchanged;
@@ -9,7 +10,8 @@ use super::state::Registry;
 use super::times::lease_duration_secs;
 use super::version::{Version, replaces, state};
 use crate::model::{Instance, InstanceStatus};
-use crate::server::outcome::Refused;
+use crate::server::events::ServerEvent;
+use crate::server::outcome::{Origin, Refused};
 use crate::server::view::Record;
 
 impl Registry {
@@ -50,7 +52,11 @@ impl Registry {
                     .check(&id, &Record::new(copy.clone()))
                     .inspect_err(|&refused| self.capacity.log_full(refused, &self.listing))?;
             }
-            self.admit(&mut leases, copy, overridden, duration_secs, since, now)?;
+            let known = leases.get(&app, &id);
+            let is_new = known.is_none();
+            let registrant = known.map_or(Origin::Replica.into(), |lease| lease.registrant().clone());
+            self.admit(&mut leases, copy, registrant, overridden, duration_secs, since, now)?;
+            self.emit(&leases, &app, &id, |instance| ServerEvent::Registered { instance, is_new, replicated: true });
         }
         Ok(is_newer)
     }
@@ -84,6 +90,7 @@ impl Registry {
         let Some(lease) = leases.remove(app, id) else { return false };
         self.publish_removal(&lease, id, tombstone.updated.unwrap_or(self.at(now).published()), now);
         self.add_tombstone(tombstone, &lease.instance().app, id, now);
+        self.ended(&lease, id, End::Cancelled { replicated: true }, now);
         true
     }
 

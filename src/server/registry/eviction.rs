@@ -3,6 +3,7 @@
 //! The rules are in `docs/server.md`, "Eviction". Unlike in Java, a lease is checked again right
 //! before it is removed (quirk S10).
 
+use super::history::End;
 use super::state::Registry;
 use super::thresholds::eviction_limit;
 use crate::server::audit;
@@ -43,6 +44,7 @@ impl Registry {
             }
             let Some(lease) = leases.remove(app, id) else { continue };
             self.publish_removal(&lease, id, self.at(now).published(), now);
+            self.ended(&lease, id, End::Evicted, now);
             drop(leases);
             evicted += 1;
             audit::expired(app, id, lease.instance().status, evicted > EVICTIONS_SHOWN);

@@ -26,12 +26,14 @@
 mod adopt;
 mod capacity;
 mod eviction;
+mod history;
 mod id_index;
 mod lease;
 mod limits;
 mod listing;
 mod now;
 mod overrides;
+mod owners;
 mod preservation;
 mod preserved;
 mod queries;

@@ -3,6 +3,7 @@
 use super::lease::Lease;
 use super::state::Registry;
 use crate::model::InstanceStatus;
+use crate::server::events::ServerEvent;
 use crate::server::outcome::Effect;
 
 impl Registry {
@@ -58,6 +59,7 @@ impl Registry {
             instance.overridden_status = to.unwrap_or(InstanceStatus::Unknown);
             instance.last_dirty_timestamp = version;
         });
+        self.emit(&leases, app, id, |instance| ServerEvent::Overridden { instance });
         Effect::Changed
     }
 
@@ -70,6 +72,7 @@ impl Registry {
         }
         lease.set_override(Some(status), now);
         self.modify(lease, now, |instance| instance.overridden_status = status);
+        self.emit(&leases, app, id, |instance| ServerEvent::Overridden { instance });
         Effect::Changed
     }
 

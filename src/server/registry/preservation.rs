@@ -28,6 +28,7 @@ use super::preserved::{LeaseCounts, Preservation, Preserved, Renewals};
 use super::state::Registry;
 use super::thresholds::renewal_threshold;
 use crate::server::audit::Quoted;
+use crate::server::events::ServerEvent;
 
 /// Number of consecutive eviction runs without self-preservation after which its end is logged.
 const RUNS_TO_END: usize = 2;
@@ -108,9 +109,11 @@ impl Registry {
         let Renewals { last_minute: received, threshold: expected } = renewals;
         match (before, after) {
             (None, Some(applications)) => {
+                self.events.send(|| ServerEvent::PreservationOn { kept });
                 tracing::warn!(instances, expected, received, kept, %applications, "self-preservation began: expired leases are kept");
             }
             (Some(_), None) => {
+                self.events.send(|| ServerEvent::PreservationOff);
                 tracing::info!(instances, expected, received, "self-preservation ended: expired leases are evicted");
             }
             (Some(before), Some(applications)) if before != applications => {

@@ -9,7 +9,8 @@ use super::times::lease_duration_secs;
 use super::{limits, rules};
 use crate::model::{ActionType, Instance, InstanceStatus};
 use crate::server::audit;
-use crate::server::outcome::{Origin, Refused, RegisterOutcome, Registered};
+use crate::server::events::ServerEvent;
+use crate::server::outcome::{Origin, Refused, RegisterOutcome, Registered, Registrant};
 
 impl Registry {
     /// Registers an instance, or replaces the data of a known one. See `docs/server.md`,
@@ -17,18 +18,28 @@ impl Registry {
     pub(in crate::server) fn register(
         &self,
         incoming: Instance,
-        origin: Origin,
+        registrant: impl Into<Registrant>,
         now: i64,
     ) -> Result<Registered, Refused> {
         self.reclaim(&incoming, now);
-        let mut leases = self.shards.write(incoming.app(), incoming.id());
-        self.register_in(&mut leases, incoming, origin, now)
+        let registrant = registrant.into();
+        let (app, id, origin) = (incoming.app.clone(), Arc::<str>::from(incoming.id()), registrant.origin);
+        let mut leases = self.shards.write(&app, &id);
+        let registered = self.register_in(&mut leases, incoming, registrant, origin, now)?;
+        if matches!(registered.outcome, RegisterOutcome::Stale { .. }) {
+            return Ok(registered);
+        }
+        self.history.registered(self.at(now).published(), &app, &id);
+        let (is_new, replicated) = (registered.outcome == RegisterOutcome::New, origin == Origin::Replica);
+        self.emit(&leases, &app, &id, |instance| ServerEvent::Registered { instance, is_new, replicated });
+        Ok(registered)
     }
 
     fn register_in(
         &self,
         leases: &mut Leases,
         mut incoming: Instance,
+        registrant: Registrant,
         origin: Origin,
         now: i64,
     ) -> Result<Registered, Refused> {
@@ -40,31 +51,34 @@ impl Registry {
         let sent = incoming.last_dirty_timestamp.unwrap_or(published);
         let sent = self.clamp(incoming.app(), incoming.id(), sent, ours, now);
         incoming.last_dirty_timestamp = Some(sent);
-        let mut registrant = match old {
+        let (mut instance, registrant) = match old {
             // A late or repeated request must not undo a newer registration.
-            Some(old) if old.instance().last_dirty_timestamp > incoming.last_dirty_timestamp => old.instance().clone(),
-            _ => incoming,
+            Some(old) if old.instance().last_dirty_timestamp > incoming.last_dirty_timestamp => {
+                (old.instance().clone(), old.registrant().clone())
+            }
+            Some(old) => (incoming, old.registrant().replaced_by(registrant)),
+            None => (incoming, registrant),
         };
         let overridden = old
             .and_then(|old| old.override_status(now))
-            .or_else(|| Some(registrant.overridden_status).filter(|&status| status != InstanceStatus::Unknown));
+            .or_else(|| Some(instance.overridden_status).filter(|&status| status != InstanceStatus::Unknown));
         if let Some(status) = overridden {
-            registrant.overridden_status = status;
+            instance.overridden_status = status;
         }
-        let own = registrant.status;
-        registrant.status = rules::status(own, overridden, old.map(|old| old.instance().status), origin);
-        registrant.last_updated_timestamp = Some(published);
+        let own = instance.status;
+        instance.status = rules::status(own, overridden, old.map(|old| old.instance().status), origin);
+        instance.last_updated_timestamp = Some(published);
         let outcome = match old.map(Lease::instance) {
             None => RegisterOutcome::New,
             Some(&Instance { last_dirty_timestamp: Some(ours), .. }) if ours > sent => {
                 RegisterOutcome::Stale { ours, sent }
             }
-            Some(old) if audit::is_enabled() && is_unchanged(old, &registrant) => RegisterOutcome::Unchanged,
+            Some(old) if audit::is_enabled() && is_unchanged(old, &instance) => RegisterOutcome::Unchanged,
             Some(_) => RegisterOutcome::Changed,
         };
-        let kept = Some(own).filter(|&own| own != registrant.status && overridden.is_none());
-        let status = registrant.status;
-        let refused = self.admit(leases, registrant, overridden, duration_secs, now, now)?;
+        let kept = Some(own).filter(|&own| own != instance.status && overridden.is_none());
+        let status = instance.status;
+        let refused = self.admit(leases, instance, registrant, overridden, duration_secs, now, now)?;
         Ok(Registered { status, outcome, kept, refused })
     }
 
@@ -72,29 +86,41 @@ impl Registry {
     ///
     /// A known instance that grows in a full registry keeps its data, with the new status and
     /// version. Then the reason is returned.
+    #[allow(clippy::too_many_arguments, reason = "the parts of a lease and two times")]
     pub(super) fn admit(
         &self,
         leases: &mut Leases,
-        mut registrant: Instance,
+        mut instance: Instance,
+        registrant: Registrant,
         overridden: Option<InstanceStatus>,
         duration_secs: i32,
         since: i64,
         now: i64,
     ) -> Result<Option<Refused>, Refused> {
-        let (app, id) = (registrant.app.clone(), Arc::<str>::from(registrant.id()));
-        registrant.action = Some(ActionType::Added);
+        let (app, id) = (instance.app.clone(), Arc::<str>::from(instance.id()));
+        instance.action = Some(ActionType::Added);
         // This server decides by itself which instance it is.
-        registrant.is_coordinating_discovery_server = self.settings.own_id.as_ref() == Some(&id);
+        instance.is_coordinating_discovery_server = self.settings.own_id.as_ref() == Some(&id);
         let at = self.at(now);
         let up_since = match leases.get(&app, &id).map(Lease::up_since).unwrap_or_default() {
-            never if never.is_never() && registrant.status == InstanceStatus::Up => UpSince::new(at),
+            never if never.is_never() && instance.status == InstanceStatus::Up => UpSince::new(at),
             earlier => earlier,
         };
-        let mut lease = Lease::new(registrant, overridden, duration_secs, up_since, since, at);
+        let mut lease = Lease::new(instance, registrant, overridden, duration_secs, up_since, since, at);
+        let old = leases.get(&app, &id);
+        let owner = |lease: &Lease| lease.registrant().name.clone();
+        let (old_owner, new_owner) = (old.and_then(owner), owner(&lease));
+        self.owners.transfer(old_owner.as_ref(), new_owner.as_ref(), &app)?;
+        if let Some(old) = old {
+            lease.continues(old);
+        }
         let put = self.listing.put_within_limits(id.clone(), lease.record().clone(), now);
         if let Err(refused) = put {
             self.capacity.log_full(refused, &self.listing);
-            let Some(old) = leases.get(&app, &id) else { return Err(refused) };
+            let Some(old) = old else {
+                self.owners.release(new_owner.as_ref(), &app);
+                return Err(refused);
+            };
             lease.keep_data_of(old.instance());
             self.listing.put(id.clone(), lease.record().clone(), now);
         }
@@ -113,10 +139,14 @@ impl Registry {
     ) -> Result<Option<Registered>, Refused> {
         let mut leases = self.shards.write(app, id);
         let Some(lease) = leases.get(app, id).filter(|lease| self.is_visible(lease, now)) else { return Ok(None) };
-        let mut instance = lease.instance().clone();
+        let (mut instance, registrant) = (lease.instance().clone(), lease.registrant().clone());
         instance.metadata.extend(entries);
-        let registered = self.register_in(&mut leases, instance, Origin::Client, now)?;
-        registered.refused.map_or(Ok(Some(registered)), Err)
+        let registered = self.register_in(&mut leases, instance, registrant, Origin::Client, now)?;
+        if let Some(refused) = registered.refused {
+            return Err(refused);
+        }
+        self.emit(&leases, app, id, |instance| ServerEvent::MetadataChanged { instance });
+        Ok(Some(registered))
     }
 }
 

@@ -6,6 +6,7 @@ use super::lease::Lease;
 use super::state::Registry;
 use super::times::clamped;
 use crate::model::InstanceStatus;
+use crate::server::events::ServerEvent;
 use crate::server::outcome::{Origin, Renewal};
 
 impl Registry {
@@ -32,6 +33,7 @@ impl Registry {
             }
             (status == lease.instance().status).then(|| {
                 lease.renew(self.settings.lease_doubling, now);
+                self.emit_renewed(lease, origin);
                 self.compare(lease, dirty, origin, now)
             })
         };
@@ -50,11 +52,20 @@ impl Registry {
                 if status != lease.instance().status {
                     self.modify(lease, now, |instance| instance.status = status);
                 }
+                self.emit_renewed(lease, origin);
                 self.compare(lease, dirty, origin, now)
             }
         };
         shard.count_renewal();
         renewal
+    }
+
+    /// Sends the event of a renewal. Without a subscriber it costs one load.
+    fn emit_renewed(&self, lease: &Lease, origin: Origin) {
+        self.events.send(|| ServerEvent::Renewed {
+            instance: lease.record().instance.clone(),
+            replicated: origin == Origin::Replica,
+        });
     }
 
     /// Compares versions after a renewal.

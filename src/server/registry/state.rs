@@ -1,12 +1,15 @@
 //! State of the registry, and the steps that its operations share.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
+use super::history::{End, History};
 use super::lease::Lease;
 use super::listing::Listing;
 use super::now::Now;
+use super::owners::Owners;
 use super::settings::Settings;
-use super::shards::Shards;
+use super::shards::{Leases, Shards};
 use super::silent::Silent;
 use super::times::Ahead;
 #[cfg(feature = "peers")]
@@ -14,6 +17,7 @@ use super::tombstones::Tombstones;
 use super::{capacity, preserved};
 use crate::model::{ActionType, Instance};
 use crate::server::audit;
+use crate::server::events::{Events, ServerEvent};
 use crate::server::view::Record;
 use crate::sync::Mutex;
 
@@ -31,6 +35,9 @@ pub(in crate::server) struct Registry {
     pub(super) ahead: Ahead,
     pub(super) capacity: capacity::State,
     pub(super) silent: Mutex<Silent>,
+    pub(super) owners: Owners,
+    pub(super) history: History,
+    pub(super) events: Arc<Events>,
     /// Milliseconds by which published times are ahead of the clock of the leases.
     published_ahead: AtomicI64,
     /// Value of `published_ahead` before its last change, and the time of that change.
@@ -39,9 +46,16 @@ pub(in crate::server) struct Registry {
 }
 
 impl Registry {
+    #[cfg(test)]
     pub(in crate::server) fn new(settings: Settings) -> Self {
+        Self::with_events(settings, Arc::default())
+    }
+
+    /// Creates an empty registry that sends its events here.
+    pub(in crate::server) fn with_events(settings: Settings, events: Arc<Events>) -> Self {
         Self {
             listing: Listing::new(&settings),
+            owners: Owners::new(&settings),
             settings,
             shards: Shards::new(),
             evicted_at: Mutex::default(),
@@ -52,6 +66,8 @@ impl Registry {
             ahead: Ahead::default(),
             capacity: capacity::State::default(),
             silent: Mutex::default(),
+            history: History::default(),
+            events,
             published_ahead: AtomicI64::new(0),
             ahead_before: AtomicI64::new(0),
             moved_at: AtomicI64::new(i64::MIN),
@@ -95,6 +111,28 @@ impl Registry {
     /// Returns the limit on log lines about changes.
     pub(in crate::server) fn changes(&self) -> &audit::Changes {
         &self.changes
+    }
+
+    /// Sends an event about an instance that has a lease. Must be called under the lock of its
+    /// shard, so that the events of one instance keep their order.
+    pub(super) fn emit(&self, leases: &Leases, app: &str, id: &str, event: impl FnOnce(Arc<Instance>) -> ServerEvent) {
+        if self.events.is_watched()
+            && let Some(lease) = leases.get(app, id)
+        {
+            self.events.send(|| event(lease.record().instance.clone()));
+        }
+    }
+
+    /// Records the end of a lease that was just removed, and sends the event. Must be called under
+    /// the lock of its shard.
+    pub(super) fn ended(&self, lease: &Lease, id: &str, end: End, now: i64) {
+        let instance = &lease.record().instance;
+        self.owners.release(lease.registrant().name.as_ref(), &instance.app);
+        self.history.ended(self.at(now).published(), &instance.app, id, end);
+        self.events.send(|| match end {
+            End::Cancelled { replicated } => ServerEvent::Cancelled { instance: instance.clone(), replicated },
+            End::Evicted => ServerEvent::Evicted { instance: instance.clone() },
+        });
     }
 
     /// Publishes a change that was not sent by the instance itself.

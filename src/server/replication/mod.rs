@@ -51,6 +51,7 @@ use self::queue::{BATCH_SIZE, Limits};
 pub(in crate::server) use self::queue::{Change, Target};
 pub(in crate::server) use self::refused::RefusedCopies;
 use super::Error;
+use super::events::Events;
 use super::settings::{Peers, UNUSABLE_URL};
 use crate::config::{ServerSource, ServiceUrl};
 use crate::model::{InstanceStatus, ReplicationAction};
@@ -79,6 +80,7 @@ pub(in crate::server) struct Replication {
     list_changed: Notify,
     locks: StripedLocks,
     list: ArcSwap<Vec<Arc<Peer>>>,
+    events: Arc<Events>,
 }
 
 impl Replication {
@@ -91,6 +93,7 @@ impl Replication {
         own_hosts: [String; 2],
         own_port: Option<u16>,
         excludes_other_regions: bool,
+        events: Arc<Events>,
     ) -> Result<Self, Error> {
         let replication = Self {
             stack: settings.outbound.stack(settings.connect_timeout, settings.read_timeout),
@@ -112,6 +115,7 @@ impl Replication {
             list_changed: Notify::new(),
             locks: StripedLocks::new(),
             list: ArcSwap::default(),
+            events,
         };
         let urls = replication.without_own(settings.zones.urls())?;
         replication.list.store(Arc::new(urls.into_iter().map(|url| replication.peer(url)).collect()));
@@ -268,7 +272,7 @@ impl Replication {
         let stack = self.stack.clone().with_server_clock(clock.clone());
         let transport = Transport::new(vec![url.clone()], stack).for_server().in_background();
         let transport = if self.excludes_other_regions { transport.without_other_regions() } else { transport };
-        Arc::new(Peer::new(url, transport, clock, self.limits))
+        Arc::new(Peer::new(url, transport, clock, self.limits, self.events.clone()))
     }
 
     /// Removes the URLs of this node.

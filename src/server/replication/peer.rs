@@ -21,6 +21,7 @@ use crate::model::{
     Applications, Instance, ReplicationAction, ReplicationList, ReplicationResponse, ReplicationResult,
 };
 use crate::server::audit::{Lasting, Ongoing, Quoted, Throttle};
+use crate::server::events::{Events, ServerEvent};
 use crate::server::outcome::Refused;
 use crate::server::registry::Version;
 use crate::sync::{Mutex, MutexGuard};
@@ -62,6 +63,8 @@ pub(in crate::server) struct Peer {
     skew: Ongoing,
     /// The peer responded to the last request.
     responds: AtomicBool,
+    /// A request was sent to the peer.
+    is_known: AtomicBool,
     /// The peer responded to the last batch with an error.
     refuses: AtomicBool,
     /// Limits the log lines about such batches.
@@ -73,10 +76,17 @@ pub(in crate::server) struct Peer {
     registrations_refused: Ongoing,
     /// Copies of the peer that this node refused.
     copies_refused: Ongoing,
+    events: Arc<Events>,
 }
 
 impl Peer {
-    pub(super) fn new(url: ServiceUrl, transport: Transport, clock: Arc<ServerClock>, limits: Limits) -> Self {
+    pub(super) fn new(
+        url: ServiceUrl,
+        transport: Transport,
+        clock: Arc<ServerClock>,
+        limits: Limits,
+        events: Arc<Events>,
+    ) -> Self {
         Self {
             url,
             transport,
@@ -89,12 +99,14 @@ impl Peer {
             is_skewed: AtomicBool::new(false),
             skew: Ongoing::default(),
             responds: AtomicBool::new(false),
+            is_known: AtomicBool::new(false),
             refuses: AtomicBool::new(false),
             refusals: Throttle::new(LOG_INTERVAL),
             failures: Ongoing::default(),
             refused: Mutex::default(),
             registrations_refused: Ongoing::default(),
             copies_refused: Ongoing::default(),
+            events,
         }
     }
 
@@ -192,8 +204,14 @@ impl Peer {
             Err(error) if error.is_paused() => return outcome,
             Err(error) => error.status() == Some(StatusCode::FORBIDDEN.as_u16()),
         };
-        if self.responds.swap(responds, Relaxed) != responds {
+        let is_first = !self.is_known.swap(true, Relaxed);
+        if self.responds.swap(responds, Relaxed) != responds || is_first {
             tracing::debug!(peer = %self.url.as_str(), responds, "availability of the peer changed");
+            let peer = self.url.as_str();
+            self.events.send(|| match responds {
+                true => ServerEvent::PeerUp { peer: peer.clone() },
+                false => ServerEvent::PeerDown { peer: peer.clone() },
+            });
         }
         self.watch_clock();
         outcome
