@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  Transport (operations.rs)   one method per operation (request.rs), reads the response;
-//!      │                       parts of the registry (resource.rs)
+//!      │                       parts of the registry (resource.rs), pages and overrides (operator.rs)
 //!      │
 //!  Servers (failover.rs)       tries one server after the other (server_order.rs, errors.rs),
 //!      │                       looks up the list of servers (servers/, dns.rs)
@@ -22,6 +22,7 @@ mod dns;
 mod errors;
 mod failover;
 mod operations;
+mod operator;
 mod regions;
 mod request;
 mod resource;

@@ -515,7 +515,7 @@ impl Transport {
     }
 
     /// Returns `true` for a success and `false` for an accepted 404.
-    async fn write(&self, operation: Operation<'_>) -> Result<bool, Error> {
+    pub(super) async fn write(&self, operation: Operation<'_>) -> Result<bool, Error> {
         self.send(operation, self.options(), read_written).await
     }
 

@@ -61,6 +61,8 @@ pub(super) struct Operation<'a> {
     pub(super) body: Bytes,
     pub(super) accepts_404: bool,
     pub(super) accepts_403: bool,
+    /// Every status completes the operation.
+    pub(super) accepts_all: bool,
     /// Id of the registry server that sends a batch.
     pub(super) peer: Option<&'a str>,
     /// Value of `DiscoveryIdentity-Name`, by which Java distinguishes clients from servers.
@@ -83,6 +85,7 @@ impl<'a> Operation<'a> {
             body,
             accepts_404: false,
             accepts_403: false,
+            accepts_all: false,
             peer: None,
             identity: "DefaultClient",
             known: None,
@@ -163,6 +166,7 @@ impl<'a> Operation<'a> {
     pub(super) fn classify(&self, status: StatusCode) -> Verdict {
         match status.as_u16() {
             200..=299 => Verdict::Final,
+            _ if self.accepts_all => Verdict::Final,
             304 if self.known.is_some() => Verdict::Final,
             404 if self.accepts_404 => Verdict::Final,
             403 if self.accepts_403 => Verdict::Final,

@@ -45,7 +45,11 @@ pub(crate) fn serve(listen: &str) -> Command {
 }
 
 pub(crate) fn start(arguments: &[&str]) -> Running {
-    let mut child = serve("127.0.0.1:0").args(arguments).spawn().unwrap();
+    start_at(0, arguments)
+}
+
+pub(crate) fn start_at(port: u16, arguments: &[&str]) -> Running {
+    let mut child = serve(&format!("127.0.0.1:{port}")).args(arguments).spawn().unwrap();
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
     stdout.read_line(&mut line).unwrap();

@@ -48,5 +48,7 @@ mod settings;
 mod spread;
 #[cfg(all(feature = "cli", unix))]
 mod variables;
+#[cfg(all(feature = "cli", unix))]
+mod verbs;
 #[cfg(feature = "xml")]
 mod xml;

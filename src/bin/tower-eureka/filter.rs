@@ -5,12 +5,12 @@ use tracing_subscriber::EnvFilter;
 const VARIABLE: &str = "RUST_LOG";
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 
-/// Returns the filter that the variable sets. Defaults to `info`.
-pub(crate) fn filter() -> Result<EnvFilter, String> {
-    let Some(value) = std::env::var_os(VARIABLE) else { return Ok(EnvFilter::new("info")) };
+/// Returns the filter that the variable sets, or that of the default level.
+pub(crate) fn filter(default: &str) -> Result<EnvFilter, String> {
+    let Some(value) = std::env::var_os(VARIABLE) else { return Ok(EnvFilter::new(default)) };
     let Some(text) = value.to_str() else { return Err(format!("{VARIABLE} is no Unicode text")) };
     if text.trim().is_empty() {
-        return Ok(EnvFilter::new("info"));
+        return Ok(EnvFilter::new(default));
     }
     // A single word that is not a level is a target: the filter would log only this target.
     if let Some((word, level)) = text.split(',').find_map(|part| Some((part.trim(), mistyped_level(part.trim())?))) {

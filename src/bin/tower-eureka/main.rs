@@ -1,4 +1,4 @@
-//! Standalone registry server.
+//! Standalone registry server, and verbs for those who operate one.
 
 mod address;
 mod arguments;
@@ -7,6 +7,7 @@ mod filter;
 mod log;
 mod memory;
 mod signals;
+mod verbs;
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -21,6 +22,7 @@ use tower_eureka::{EurekaServer, Settings};
 use self::address::{Address, address};
 use self::arguments::{properties, split};
 use self::signals::{Received, Signals};
+use self::verbs::Verb;
 
 /// Reuses memory that other threads freed, so that the memory of a registry does not grow under
 /// changes.
@@ -39,9 +41,9 @@ const NOT_HANDED_OVER: u8 = 3;
 /// Variable with the format of the log.
 const LOG_FORMAT: &str = "TOWER_EUREKA_LOG_FORMAT";
 
-/// Eureka registry server in one small binary.
+/// Eureka registry server in one small binary, with commands for its operators.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, max_term_width = verbs::COLUMNS)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -54,6 +56,8 @@ enum Command {
     /// Prints the settings in force, each with its source, and checks them as `serve` does. Secrets
     /// are masked.
     Config(Log),
+    #[command(flatten)]
+    Verb(Verb),
 }
 
 #[derive(Args, Debug)]
@@ -95,23 +99,35 @@ fn main() -> ExitCode {
         command.mut_subcommand(name, |command| {
             let reset = |command: clap::Command| command.mut_arg("log_format", |format| format.env(Resettable::Reset));
             let command = if is_blank { reset(command) } else { command };
-            command.after_long_help(help.clone())
+            // The list of the settings has its own lines.
+            command.after_long_help(help.clone()).term_width(0)
         })
     });
-    let matches = command.get_matches_from(own);
+    let matches = command.try_get_matches_from(own).unwrap_or_else(|error| verbs::exit(error));
     let Cli { command } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    let (Command::Serve(Serve { log: Log { log_format }, .. }) | Command::Config(Log { log_format })) = &command;
-    let filter = match filter::filter() {
+    let (log_format, level) = match &command {
+        Command::Serve(Serve { log: Log { log_format }, .. }) | Command::Config(Log { log_format }) => {
+            (*log_format, "info")
+        }
+        Command::Verb(_) => (log::Format::Text, "warn"),
+    };
+    let filter = match filter::filter(level) {
         Ok(filter) => filter,
         Err(error) => return fail(error),
     };
     // Dropped last: the drop waits until all lines are written.
-    let log = match log::start(*log_format, filter) {
+    let log = match log::start(log_format, filter) {
         Ok(log) => log,
         Err(error) => return fail(format_args!("cannot start the log: {error}")),
     };
     let serve = match command {
         Command::Serve(serve) => serve,
+        Command::Verb(verb) => {
+            return verb.run(given).unwrap_or_else(|(code, error)| {
+                log.fail(error);
+                code
+            });
+        }
         Command::Config(_) => {
             return config(&given).map_or_else(
                 |error| {
