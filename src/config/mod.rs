@@ -138,6 +138,8 @@ pub use settings::Settings;
 pub(crate) use source::{Entry, Origin};
 #[cfg(feature = "client")]
 pub(crate) use tls_keys::{TlsKeys, store_type};
+#[cfg(all(feature = "server", feature = "tls"))]
+pub(crate) use tls_keys::{StoreKeys, path_of};
 #[cfg(feature = "server")]
 pub(crate) use value::boolean;
 pub(crate) use value::{Unit, Value};

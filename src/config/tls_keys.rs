@@ -3,9 +3,14 @@ use std::path::PathBuf;
 use percent_encoding::percent_decode_str;
 
 use super::{InvalidSetting, Value};
+#[cfg(feature = "tls")]
+use crate::connect::Store;
 use crate::connect::{StoreType, TlsSettings};
 use crate::error::{Error, Kind};
 use crate::secret::Secret;
+
+const KEY_STORE: &str = "eureka.client.tls.key-store";
+const TRUST_STORE: &str = "eureka.client.tls.trust-store";
 
 /// Values of Spring's `eureka.client.tls.*`. They are applied together, since a store consists of
 /// several of them.
@@ -35,9 +40,23 @@ impl StoreKeys {
         self.location.is_none() && self.password.is_none()
     }
 
-    fn path(&self, key: &str) -> Result<Option<PathBuf>, Error> {
-        let path = self.location.as_deref().map(path).transpose();
-        path.map_err(|why| invalid(format!("eureka.client.tls.{key}: {why}")))
+    /// Returns the path of the store, which the setting of this name has.
+    fn path(&self, name: &str) -> Result<Option<PathBuf>, Error> {
+        self.location.as_deref().map(|location| path_of(name, location)).transpose()
+    }
+
+    /// Returns the store, if the setting of this name has its location.
+    ///
+    /// # Errors
+    /// When the location is no path.
+    #[cfg(feature = "tls")]
+    pub(crate) fn store(&self, name: &str) -> Result<Option<Store>, Error> {
+        let Some(path) = self.path(name)? else { return Ok(None) };
+        let store = Store::new(&path, self.password.clone().unwrap_or_default());
+        Ok(Some(match self.store_type {
+            Some(store_type) => store.with_type(store_type),
+            None => store,
+        }))
     }
 }
 
@@ -71,34 +90,36 @@ impl TlsKeys {
 
     #[cfg(feature = "tls")]
     fn add_stores(&self, mut tls: TlsSettings) -> Result<TlsSettings, Error> {
-        use crate::connect::Store;
-
-        let store = |keys: &StoreKeys, path: PathBuf| {
-            let store = Store::new(&path, keys.password.clone().unwrap_or_default());
-            keys.store_type.map_or_else(|| store.clone(), |store_type| store.clone().with_type(store_type))
-        };
-        if let Some(path) = self.trust_store.path("trust-store")? {
-            tls = tls.add_trust_store(store(&self.trust_store, path))?;
+        if let Some(store) = self.trust_store.store(TRUST_STORE)? {
+            tls = tls.add_trust_store(store)?;
         }
-        if let Some(path) = self.key_store.path("key-store")? {
-            let store = store(&self.key_store, path);
-            let key_password = self.key_password.clone();
-            tls = tls
-                .with_key_store(key_password.map_or_else(|| store.clone(), |it| store.clone().with_key_password(it)))?;
+        if let Some(store) = self.key_store.store(KEY_STORE)? {
+            tls = tls.with_key_store(match &self.key_password {
+                Some(password) => store.with_key_password(password.clone()),
+                None => store,
+            })?;
         }
         Ok(tls)
     }
 
     #[cfg(not(feature = "tls"))]
     fn add_stores(&self, tls: TlsSettings) -> Result<TlsSettings, Error> {
-        self.trust_store.path("trust-store")?;
-        self.key_store.path("key-store")?;
+        self.trust_store.path(TRUST_STORE)?;
+        self.key_store.path(KEY_STORE)?;
         Ok(tls)
     }
 }
 
 fn invalid(cause: String) -> Error {
     Error::new(Kind::Config, "read settings").cause(cause)
+}
+
+/// Converts the location that the setting of this name has into a path.
+///
+/// # Errors
+/// When the location is no path.
+pub(crate) fn path_of(name: &str, location: &str) -> Result<PathBuf, Error> {
+    path(location).map_err(|why| invalid(format!("{name}: {why}")))
 }
 
 /// Converts a location of Spring, which is a path or a URL with `file:`, into a path.
@@ -111,6 +132,9 @@ fn path(location: &str) -> Result<PathBuf, &'static str> {
     }
     if location.starts_with("classpath:") {
         return Err("a classpath exists in Java only, give the path of a file (file:/etc/eureka/store.p12)");
+    }
+    if location.starts_with("-----BEGIN") {
+        return Err("the content of a PEM file is not supported, give its path");
     }
     match location.split_once(':') {
         // A single letter is a drive of Windows.
@@ -136,6 +160,7 @@ mod tests {
             ("C:\\a.p12", Ok("C:\\a.p12")),
             ("classpath:a.p12", Err("classpath")),
             ("https://host/a.p12", Err("only a path")),
+            ("-----BEGIN CERTIFICATE-----\nMII:", Err("give its path")),
         ] {
             match (path(location), expected) {
                 (Ok(path), Ok(expected)) => assert_eq!(path, PathBuf::from(expected)),

@@ -9,6 +9,9 @@ use super::events::Events;
 #[cfg(feature = "peers")]
 use super::gate::Gate;
 use super::http::{Intake, ServerState};
+#[cfg(feature = "tls")]
+use super::ServerTls;
+use super::listen::Acceptor;
 use super::listen::Limits as ConnectionLimits;
 use super::node::Node;
 #[cfg(feature = "peers")]
@@ -19,6 +22,8 @@ use super::replication::Replication;
 use super::response_cache::ResponseCache;
 #[cfg(feature = "peers")]
 use super::settings::{self, Peers, Regions};
+#[cfg(feature = "tls")]
+use super::settings::SslKeys;
 use super::settings::{Eviction, Limits, RateLimits};
 use super::timers::Timers;
 use super::unsent::Unsent;
@@ -59,6 +64,11 @@ pub struct EurekaServerBuilder {
     read_only_cache_interval: Duration,
     /// Limits of the connections of the server's own listener.
     pub(crate) connections: ConnectionLimits,
+    /// TLS of the server's own listener. The one that was set last is in force.
+    #[cfg(feature = "tls")]
+    tls: Option<ServerTls>,
+    #[cfg(feature = "tls")]
+    ssl: SslKeys,
     #[cfg(feature = "peers")]
     port: Option<u16>,
     #[cfg(feature = "peers")]
@@ -80,6 +90,10 @@ impl EurekaServerBuilder {
             read_only_cache: false,
             read_only_cache_interval: Duration::from_secs(30),
             connections: ConnectionLimits::default(),
+            #[cfg(feature = "tls")]
+            tls: None,
+            #[cfg(feature = "tls")]
+            ssl: SslKeys::default(),
             #[cfg(feature = "peers")]
             port: None,
             #[cfg(feature = "peers")]
@@ -115,6 +129,17 @@ impl EurekaServerBuilder {
     /// environment.
     pub fn rate_limits(mut self, rate_limits: RateLimits) -> Self {
         self.rate_limits = rate_limits;
+        self
+    }
+
+    /// Sets the TLS of [`EurekaServer::listener`]. Defaults to plain HTTP. A router that is served
+    /// otherwise does not have it.
+    ///
+    /// Spring `server.ssl.*`. Replaces all settings of this subject.
+    #[cfg(feature = "tls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
+    pub fn tls(mut self, tls: ServerTls) -> Self {
+        (self.tls, self.ssl) = (Some(tls), SslKeys::default());
         self
     }
 
@@ -212,6 +237,13 @@ impl EurekaServerBuilder {
         self
     }
 
+    #[cfg(feature = "tls")]
+    pub(in crate::server) fn ssl_with(mut self, change: impl FnOnce(&mut SslKeys)) -> Self {
+        self.tls = None;
+        change(&mut self.ssl);
+        self
+    }
+
     pub(crate) fn limits_with(mut self, change: impl FnOnce(Limits) -> Limits) -> Self {
         self.limits = change(self.limits);
         self
@@ -249,11 +281,12 @@ impl EurekaServerBuilder {
     /// Panics if the tokio runtime was built without its timer.
     pub fn build(self) -> Result<EurekaServer, Error> {
         self.check_settings()?;
+        let tls = self.acceptor()?;
         Handle::try_current().map_err(Error::no_runtime)?;
         let clock = Clock::start();
         let (settings, events) = (self.registry_settings(), Arc::<Events>::default());
         #[cfg(feature = "peers")]
-        let Parts { settings, regions, replication, gate, own } = self.parts(settings, clock, events.clone())?;
+        let Parts { settings, regions, replication, gate, own } = self.parts(settings, tls.is_some(), clock, events.clone())?;
         let registry = Arc::new(Registry::with_events(settings.clone(), events));
         let refusals = Arc::<http::Refusals>::default();
         let timers = Timers::start(&registry, refusals.clone(), &settings, clock);
@@ -308,6 +341,7 @@ impl EurekaServerBuilder {
         Ok(EurekaServer {
             state,
             connections: self.connections,
+            tls,
             #[cfg(feature = "peers")]
             cluster,
         })
@@ -320,8 +354,9 @@ impl EurekaServerBuilder {
     /// Fails if a setting is unusable.
     pub fn check(&self) -> Result<(), Error> {
         self.check_settings()?;
+        let _tls = self.acceptor()?;
         #[cfg(feature = "peers")]
-        self.parts(self.registry_settings(), Clock::start(), Arc::default())?;
+        self.parts(self.registry_settings(), _tls.is_some(), Clock::start(), Arc::default())?;
         Ok(())
     }
 
@@ -340,6 +375,22 @@ impl EurekaServerBuilder {
         #[cfg(feature = "peers")]
         self.peers.check()?;
         Ok(())
+    }
+
+    /// Reads the files of the listener's TLS.
+    #[cfg(feature = "tls")]
+    fn acceptor(&self) -> Result<Option<Acceptor>, Error> {
+        let files = match &self.tls {
+            Some(tls) => Some(tls.clone().into_files()),
+            None => self.ssl.files().map_err(Error::tls)?,
+        };
+        files.map(|files| Acceptor::new(files).map_err(Error::tls)).transpose()
+    }
+
+    #[cfg(not(feature = "tls"))]
+    #[allow(clippy::unused_self, clippy::unnecessary_wraps, reason = "the feature `tls` has settings and errors")]
+    fn acceptor(&self) -> Result<Option<Acceptor>, Error> {
+        Ok(None)
     }
 
     fn registry_settings(&self) -> Settings {
@@ -367,10 +418,10 @@ impl EurekaServerBuilder {
 
     /// Creates the parts of a node with peers.
     #[cfg(feature = "peers")]
-    fn parts(&self, settings: Settings, clock: Clock, events: Arc<Events>) -> Result<Parts, Error> {
+    fn parts(&self, settings: Settings, is_https: bool, clock: Clock, events: Arc<Events>) -> Result<Parts, Error> {
         let peers = &self.peers.with_stores()?;
         let regions = RemoteRegions::new(&self.regions, &peers.outbound, &settings)?;
-        let own = self.port.map(|port| self.node.instance(port, clock.now_ms())).transpose()?;
+        let own = self.port.map(|port| self.node.instance(port, is_https, clock.now_ms())).transpose()?;
         let hosts = self.node.hosts(own.as_ref());
         let replication = Replication::new(peers, hosts, self.port, regions.is_some(), events)?;
         let has_cluster = replication.has_cluster();

@@ -21,6 +21,9 @@ pub(super) enum Kind {
     NoRuntime(tokio::runtime::TryCurrentError),
     /// A setting in one of the sources.
     Variable(InvalidSetting),
+    /// A file of the listener's TLS.
+    #[cfg(feature = "tls")]
+    Tls(crate::Error),
     #[cfg(feature = "peers")]
     Peers {
         what: String,
@@ -45,6 +48,11 @@ impl Error {
 
     pub(crate) fn variable(invalid: InvalidSetting) -> Self {
         Self(Kind::Variable(invalid))
+    }
+
+    #[cfg(feature = "tls")]
+    pub(super) fn tls(error: crate::Error) -> Self {
+        Self(Kind::Tls(error))
     }
 
     #[cfg(feature = "peers")]
@@ -92,6 +100,8 @@ impl fmt::Display for Error {
                 f.write_str("build a registry server: its timers need a tokio runtime; call build() inside one")
             }
             Kind::Variable(invalid) => invalid.fmt(f),
+            #[cfg(feature = "tls")]
+            Kind::Tls(error) => write!(f, "the TLS settings of the listener are unusable: {error}"),
             #[cfg(feature = "peers")]
             Kind::Peers { what, source: Some(source) } => {
                 write!(f, "build a registry server: {what}: {}", Sanitized(source))
@@ -113,6 +123,8 @@ impl std::error::Error for Error {
         match &self.0 {
             Kind::Setting { .. } | Kind::Variable(_) => None,
             Kind::NoRuntime(error) => Some(error),
+            #[cfg(feature = "tls")]
+            Kind::Tls(error) => Some(error),
             #[cfg(feature = "peers")]
             Kind::Peers { source, .. } => source.as_deref().map(|source| source as _),
         }

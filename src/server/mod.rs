@@ -21,6 +21,7 @@
 //! | build a registry | [`EurekaServer::builder`], [`EurekaServerBuilder`] |
 //! | mount it in an axum application | [`EurekaServer::router`] |
 //! | serve it alone, with limits for connections | [`EurekaServer::service`], [`Listener`] |
+//! | serve HTTPS, ask clients for certificates | `ServerTls`, [`PeerCertificate`] (feature `tls`) |
 //! | change eviction and self-preservation | [`Eviction`] |
 //! | change the sizes of requests and of the registry | [`Limits`] |
 //! | limit the rate of requests | [`RateLimits`] |
@@ -129,7 +130,10 @@ pub use self::embed::ChangeError;
 pub use self::error::Error;
 pub use self::events::{ServerEvent, ServerEvents};
 pub use self::http::{Describe, DescribeLayer, Operation, OperationKind, RegistryService, ResponseFuture};
-pub use self::listen::Listener;
+#[cfg(feature = "tls")]
+#[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
+pub use self::listen::{ClientAuth, ServerTls};
+pub use self::listen::{Listener, PeerCertificate};
 pub use self::properties::Property;
 #[cfg(all(test, feature = "cli", feature = "tls"))]
 pub(crate) use self::properties::property_keys;
@@ -157,6 +161,7 @@ use crate::model::{Application, Applications, Instance, app_name};
 pub struct EurekaServer {
     state: ServerState,
     connections: listen::Limits,
+    tls: Option<listen::Acceptor>,
     #[cfg(feature = "peers")]
     cluster: Arc<cluster::Cluster>,
 }
@@ -188,11 +193,44 @@ impl EurekaServer {
         RegistryService::new(self.state.clone(), mount.trim_end_matches('/'))
     }
 
-    /// Returns a [`Listener`] with the limits of the properties `eureka.server.limits.*`, see
-    /// [`property`](EurekaServerBuilder::property). Limits that no property set have their
-    /// defaults. The setters of the listener change them.
+    /// Returns a [`Listener`] with the limits of the properties `eureka.server.limits.*` and the
+    /// TLS of `server.ssl.*`, see [`property`](EurekaServerBuilder::property). Limits that no
+    /// property set have their defaults. The setters of the listener change them.
     pub fn listener(&self, listener: TcpListener) -> Listener {
-        Listener::with_limits(listener, self.connections, self.state.unsent().clone())
+        Listener::with_limits(listener, self.tls.clone(), self.connections, self.state.unsent().clone())
+    }
+
+    /// Returns the health endpoints as a router, for a listener of their own. They are those of
+    /// [`RegistryService::with_probes`]. The page at `/` shows `mount`, the path of the registry on
+    /// its own listener.
+    pub fn management(&self, mount: &str) -> axum::Router {
+        http::management(self.state.clone(), mount)
+    }
+
+    /// Returns true if [`listener`](Self::listener) serves HTTPS.
+    pub fn is_https(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    /// Reads the certificates of the listener again now, instead of at one of the next connections.
+    /// The previous ones stay in force if they are unusable, which is logged.
+    ///
+    /// # Cancel safety
+    /// The files are read to the end, also if the future is dropped.
+    pub async fn reload(&self) {
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            let tls = tls.clone();
+            crate::sync::offload(move || tls.refresh()).await;
+        }
+    }
+
+    /// Returns the URLs of the peers, without those of this node and without credentials.
+    #[cfg(feature = "peers")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "peers")))]
+    pub fn peer_urls(&self) -> Vec<String> {
+        let replicas = self.state.node().replication().replicas();
+        replicas.into_iter().map(|(url, _)| url.to_string()).collect()
     }
 
     /// Returns the maximum size of the registry in bytes: [`Limits::registry_bytes`], or the value

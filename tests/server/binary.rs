@@ -16,7 +16,7 @@ pub(crate) fn plain() -> Command {
     command.arg("serve").stdout(Stdio::piped()).stderr(Stdio::piped());
     for (variable, _) in std::env::vars_os() {
         let name = variable.to_string_lossy().to_ascii_uppercase();
-        let is_read = ["RUST_LOG", "SERVER", "SPRING", "EUREKA"].iter().any(|start| name.starts_with(start));
+        let is_read = ["RUST_LOG", "SERVER", "MANAGEMENT", "SPRING", "EUREKA", "TOWER_EUREKA"].iter().any(|start| name.starts_with(start));
         if is_read {
             command.env_remove(variable);
         }
@@ -317,7 +317,7 @@ fn port_and_address_of_a_spring_server_are_used() {
     let (everywhere, local) = (format!("{}:{port}", unspecified()), format!("127.0.0.1:{port}"));
     type Case<'a> = (&'a [(&'a str, &'a str)], Vec<String>, &'a str);
     let argument = |name: &str, value: &str| format!("--{name}={value}");
-    let cases: [Case<'_>; 9] = [
+    let cases: [Case<'_>; 12] = [
         (&[("SERVER_PORT", &port)], vec![], &everywhere),
         (&[("server.port", &port)], vec![], &everywhere),
         (&[("SERVER_PORT", &format!(" {port} ")), ("SERVER_ADDRESS", "127.0.0.1")], vec![], &local),
@@ -331,13 +331,19 @@ fn port_and_address_of_a_spring_server_are_used() {
         (&[("SERVER_PORT", "1"), ("SERVER_ADDRESS", "192.0.2.1")], vec!["--listen".into(), local.clone()], &local),
         (&[], vec!["--listen".into(), format!(":{port}")], &everywhere),
         (&[], vec![argument("listen", &port)], &everywhere),
+        (&[("TOWER_EUREKA_LISTEN", &local), ("SERVER_PORT", "1")], vec![], &local),
+        (&[("TOWER_EUREKA_LISTEN", "1")], vec!["--listen".into(), local.clone()], &local),
+        (&[("TOWER_EUREKA_LISTEN", " "), ("SERVER_PORT", &port)], vec![], &everywhere),
     ];
     for (variables, arguments, expected) in cases {
         let mut command = plain();
         command.envs(variables.iter().copied()).args(&arguments);
         let (address, log) = listens(command);
         assert_eq!(address, expected, "{variables:?} {arguments:?}");
-        let ignored = arguments.contains(&"--listen".to_owned()) && !variables.is_empty();
+        let is_listen = |name: &str| name == "TOWER_EUREKA_LISTEN";
+        let is_given = arguments.contains(&"--listen".to_owned())
+            || variables.iter().any(|(name, value)| is_listen(name) && *value != " ");
+        let ignored = is_given && variables.iter().any(|(name, _)| *name == "SERVER_PORT");
         assert_eq!(log.contains("SERVER_PORT is ignored"), ignored, "{log}");
     }
     // Port 0 selects a free port.
@@ -363,10 +369,11 @@ fn invalid_address_is_an_error() {
         (("X", "x"), "--server.port=8k", 1, "--server.port is '8k'"),
         (("X", "x"), "--server.port", 1, "needs a value"),
         (("X", "x"), "--server.prot=1", 1, "server.prot is no setting"),
-        (("X", "x"), "--server.ssl.enabled=true", 1, "server.ssl.enabled is set, but this server speaks plain HTTP"),
-        (("X", "x"), "--listen=nonsense", 2, "expected PORT, :PORT or HOST:PORT"),
+        (("X", "x"), "--server.ssl.enabled=true", 1, "server.ssl is enabled, but it has no certificate"),
+        (("TOWER_EUREKA_LISTEN", "a b"), "", 2, "expected a host name"),
+        (("X", "x"), "--listen=no nsense", 2, "expected a host name or an address"),
         (("X", "x"), "--listen=70000", 2, "expected a port"),
-        (("X", "x"), "--listen=", 2, "expected a port"),
+        (("X", "x"), "--listen=", 2, "expected"),
         (("X", "x"), "--listen=::1:8761", 2, "expected brackets"),
         (("X", "x"), "--listen=[nonsense]:1", 2, "expected an IPv6 address"),
         (("X", "x"), "--listen=http://localhost:8761", 2, "expected"),

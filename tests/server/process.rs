@@ -6,6 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{ChildStderr, Command, Stdio};
+use std::time::Duration;
 
 use crate::binary::{Running, ask, exchange, free_port, serve, start, until};
 
@@ -47,21 +48,69 @@ fn rest(mut stderr: ChildStderr) -> String {
     log
 }
 
-#[test]
-fn sighup_and_sigquit_stop_the_server_as_sigterm_does() {
-    for signal in ["HUP", "QUIT"] {
-        assert_eq!(start(&[]).stop(signal), (Some(0), String::new()), "{signal}");
+/// Waits for at most 30 seconds until this is true.
+fn eventually(mut is_so: impl FnMut() -> bool) {
+    for _ in 0..3_000 {
+        if is_so() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
     }
+    panic!("it did not become true");
+}
+
+/// Returns the command that runs without a terminal, as under a supervisor.
+fn without_terminal(listen: &str) -> Command {
+    let plain = serve(listen);
+    let mut command = Command::new("setsid");
+    command.arg(plain.get_program()).args(plain.get_args());
+    command
 }
 
 #[test]
-fn peer_has_the_last_change_of_a_node_that_sighup_stops() {
+fn sigquit_stops_the_server_as_sigterm_does() {
+    assert_eq!(start(&[]).stop("QUIT"), (Some(0), String::new()));
+}
+
+#[test]
+fn sighup_without_a_terminal_stops_nothing() {
+    let mut running = run(without_terminal("127.0.0.1:0"));
+    let mut stderr = BufReader::new(running.child.stderr.take().unwrap());
+    for _ in 0..2 {
+        signal(&running, "HUP");
+        wait_for(&mut stderr, "nothing to read again");
+    }
+    register(&running);
+    assert_eq!(running.stop("TERM"), (Some(0), String::new()));
+}
+
+/// Closing a terminal ends its emulator, and the kernel sends SIGHUP to the processes in it.
+#[test]
+fn node_whose_terminal_closes_hands_over_and_stops() {
+    if Command::new("script").arg("--version").output().is_err() {
+        eprintln!("!!! NOT RUN: no `script` here, which provides a terminal (util-linux)");
+        return;
+    }
     let second = start(&[]);
-    let peer = format!("--eureka.client.service-url.defaultZone=http://127.0.0.1:{}/eureka/", second.port);
-    let first = start(&[&peer, "--eureka.server.wait-time-in-ms-when-sync-empty=0"]);
-    register(&first);
-    assert_eq!(first.stop("HUP"), (Some(0), String::new()));
+    let (port, log) = (free_port(), std::env::temp_dir().join(format!("terminal-{}", std::process::id())));
+    let line = format!(
+        "exec {} serve --listen 127.0.0.1:{port} --eureka.client.service-url.defaultZone=http://127.0.0.1:{}/eureka/ \
+         --eureka.server.wait-time-in-ms-when-sync-empty=0 2>{}",
+        env!("CARGO_BIN_EXE_tower-eureka"),
+        second.port,
+        log.display()
+    );
+    let mut terminal = Command::new("script");
+    terminal.args(["-qec", &line, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = terminal.spawn().unwrap();
+    let stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut terminal = Running { child, stdout, port };
+    eventually(|| TcpStream::connect(("127.0.0.1", port)).is_ok());
+    register(&terminal);
+    terminal.child.kill().unwrap();
     until(&second, "apps", r#""instanceId":"i""#, true);
+    eventually(|| fs::read_to_string(&log).unwrap().contains(r#"stopping signal="SIGHUP""#));
+    fs::remove_file(&log).unwrap();
 }
 
 #[test]
@@ -115,7 +164,7 @@ fn second_signal_stops_the_server_immediately() {
 fn repeated_sighup_does_not_interrupt_the_last_replication() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let peer = format!("--eureka.client.service-url.defaultZone=http://{}/eureka/", silent.local_addr().unwrap());
-    for first in ["HUP", "TERM"] {
+    for first in ["QUIT", "TERM"] {
         let mut running = start(&[&peer, "--eureka.server.peer-node-read-timeout-ms=600000"]);
         register(&running);
         let mut stderr = BufReader::new(running.child.stderr.take().unwrap());

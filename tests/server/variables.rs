@@ -114,11 +114,7 @@ fn setting_that_protects_a_spring_server_is_refused_in_each_form() {
         ("SPRING_SECURITY_OAUTH2_RESOURCESERVER_JWT_ISSUER_URI", "geheim", access),
         ("SECURITY_USER_PASSWORD", "geheim", access),
         ("SECURITY_BASIC_ENABLED", "true", access),
-        ("SERVER_SSL_ENABLED", "true", "plain HTTP"),
-        ("SERVER_SSL_KEY_STORE", "geheim", "plain HTTP"),
-        ("server.ssl.keyStorePassword", "geheim", "plain HTTP"),
         ("SPRING_APPLICATION_JSON", r#"{"spring":{"security":{"user":{"password":"geheim"}}}}"#, "spring.security"),
-        ("SPRING_APPLICATION_JSON", r#"{"server.ssl":{"enabled":true}}"#, "server.ssl.enabled"),
         ("SERVER_SERVLET_CONTEXT_PATH", "/registry", "/eureka/"),
     ] {
         let mut command = serve("127.0.0.1:0");
@@ -132,9 +128,6 @@ fn setting_that_protects_a_spring_server_is_refused_in_each_form() {
     }
     for argument in [
         "--spring.security.user.password=geheim",
-        "--server.ssl.keyStore=geheim",
-        "--server.ssl.enabled=true",
-        r#"--spring.application.json={"server.ssl.key-store":"geheim"}"#,
     ] {
         let mut command = serve("127.0.0.1:0");
         command.arg(argument);
@@ -212,5 +205,24 @@ fn regions_and_zones_are_read_from_each_form_of_variables() {
         command.env(zone, "nonsense");
         let (code, error) = fails(command);
         assert!(code == Some(1) && error.contains("a peer's URL is unusable"), "{zone}: {error}");
+    }
+}
+
+#[test]
+fn ssl_setting_never_leads_to_plain_http() {
+    let without = "it has no certificate";
+    for (variable, value, expected) in [
+        ("SERVER_SSL_ENABLED", "true", without),
+        ("SERVER_SSL_KEYSTOREPASSWORD", "geheim", without),
+        ("SERVER_SSL_CLIENTAUTH", "need", without),
+        ("SERVER_SSL_KEY_STORE", "absent.p12", "read TLS file at absent.p12"),
+        ("SERVER_SSL_CERTIFICATE", "absent.pem", "server.ssl.certificate has no key"),
+        ("SPRING_APPLICATION_JSON", r#"{"server.ssl":{"enabled":true}}"#, without),
+    ] {
+        let mut command = serve("127.0.0.1:0");
+        command.env(variable, value);
+        let (code, error) = fails(command);
+        assert_eq!(code, Some(1), "{variable}: {error}");
+        assert!(error.contains(expected) && !error.contains("geheim"), "{variable}: {error}");
     }
 }

@@ -1,4 +1,4 @@
-//! Address to listen on.
+//! Addresses to listen on.
 
 use std::fmt;
 use std::io;
@@ -31,11 +31,12 @@ impl FromStr for Address {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let text = text.trim();
-        let (host, port) = match text.rsplit_once(':') {
+        let is_bracketed = text.starts_with('[') && text.ends_with(']');
+        let (host, port) = match text.rsplit_once(':').filter(|_| !is_bracketed) {
             Some(("", port)) => (EVERYWHERE.to_owned(), port),
             Some((host, port)) => (host_of(host)?, port),
             None if text.bytes().all(|byte| byte.is_ascii_digit()) => (EVERYWHERE.to_owned(), text),
-            None => return Err("expected PORT, :PORT or HOST:PORT".into()),
+            None => return Ok(Self { host: host_of(text)?, port: DEFAULT_PORT }),
         };
         Ok(Self { host, port: port_of(port)? })
     }
@@ -104,31 +105,142 @@ fn host_of(text: &str) -> Result<String, String> {
     Ok(text.into())
 }
 
-/// Returns the address to listen on: that of `--listen`, else that of a Spring server's settings.
-pub(crate) fn address(listen: Option<&Address>, settings: &Settings) -> Result<Address, Box<dyn std::error::Error>> {
+/// Addresses of the listeners.
+#[derive(Debug)]
+pub(crate) struct Addresses {
+    pub(crate) traffic: Address,
+    /// `None` if the management endpoints are served on the address of the traffic.
+    pub(crate) management: Option<Management>,
+}
+
+/// Listener of the management endpoints.
+#[derive(Debug)]
+pub(crate) struct Management {
+    pub(crate) address: Address,
+    /// `true` for plain HTTP, although the traffic has TLS.
+    pub(crate) is_plain: bool,
+}
+
+const MANAGEMENT_PORT: &str = "management.server.port";
+const MANAGEMENT_ADDRESS: &str = "management.server.address";
+const MANAGEMENT_SSL: &str = "management.server.ssl.enabled";
+
+type Error = Box<dyn std::error::Error>;
+
+/// Returns the addresses to listen on: that of `--listen`, else that of a Spring server's settings,
+/// and that of the management endpoints.
+pub(crate) fn addresses(listen: Option<&Address>, settings: &Settings) -> Result<Addresses, Error> {
+    let traffic = traffic(listen, settings)?;
+    let host = settings.get(MANAGEMENT_ADDRESS)?;
+    let port = settings.get(MANAGEMENT_PORT)?;
+    let port = port.map(|port| port_of(&port).map_err(|why| invalid(settings, MANAGEMENT_PORT, &port, &why)));
+    let is_plain = match settings.get(MANAGEMENT_SSL)?.as_deref().map(str::trim) {
+        Some(text) if text.eq_ignore_ascii_case("false") => true,
+        Some("") | None => false,
+        Some(text) if text.eq_ignore_ascii_case("true") => false,
+        Some(other) => return Err(invalid(settings, MANAGEMENT_SSL, other, "expected true or false").into()),
+    };
+    // Port 0 selects another free port, so it is never the one of the traffic.
+    let Some(port) = port.transpose()?.filter(|&port| port == 0 || port != traffic.port) else {
+        if let Some(source) = settings.source(MANAGEMENT_ADDRESS).filter(|_| host.is_some()) {
+            return Err(format!("{source} has no effect without {MANAGEMENT_PORT} of its own: set that as well").into());
+        }
+        return Ok(Addresses { traffic, management: None });
+    };
+    let host = match host {
+        Some(host) => bare_host(&host).map_err(|why| invalid(settings, MANAGEMENT_ADDRESS, &host, &why))?,
+        None => traffic.host.clone(),
+    };
+    Ok(Addresses { traffic, management: Some(Management { address: Address { host, port }, is_plain }) })
+}
+
+fn invalid(settings: &Settings, name: &str, value: &str, why: &str) -> String {
+    format!("{} is '{value}': {why}", settings.source(name).unwrap_or_else(|| name.to_owned()))
+}
+
+/// Parses a host name or an address, without brackets around an IPv6 address.
+fn bare_host(text: &str) -> Result<String, String> {
+    text.parse::<Ipv6Addr>().map_or_else(|_| host_of(text), |address| Ok(address.to_string()))
+}
+
+fn traffic(listen: Option<&Address>, settings: &Settings) -> Result<Address, Error> {
     let names = ["server.port", "server.address"];
     if let Some(listen) = listen {
         for source in names.iter().filter_map(|name| settings.source(name)) {
-            tracing::warn!("{source} is ignored: --listen takes precedence");
+            tracing::warn!("{source} is ignored: --listen or TOWER_EUREKA_LISTEN takes precedence");
         }
         return Ok(listen.clone());
     }
-    let invalid = |name: &str, value: &str, why: String| {
-        format!("{} is '{value}': {why}", settings.source(name).unwrap_or_else(|| name.to_owned()))
-    };
     let [port, host] = names.map(|name| settings.get(name));
     let (port, host) = (port?, host?);
     let default = if port.is_some() { EVERYWHERE } else { LOOPBACK };
     let host = match host {
         None => default.to_owned(),
-        Some(value) => match value.parse::<Ipv6Addr>() {
-            Ok(address) => address.to_string(),
-            Err(_) => host_of(&value).map_err(|why| invalid("server.address", &value, why))?,
-        },
+        Some(value) => bare_host(&value).map_err(|why| invalid(settings, "server.address", &value, &why))?,
     };
     let port = match port {
         None => DEFAULT_PORT,
-        Some(value) => port_of(&value).map_err(|why| invalid("server.port", &value, why))?,
+        Some(value) => port_of(&value).map_err(|why| invalid(settings, "server.port", &value, &why))?,
     };
     Ok(Address { host, port })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn address_is_a_port_a_host_or_both() {
+        for (text, host, port) in [
+            ("8080", "::", 8080),
+            (":8080", "::", 8080),
+            ("localhost", "localhost", 8761),
+            ("10.0.0.1", "10.0.0.1", 8761),
+            ("[::1]", "::1", 8761),
+            ("[::1]:8080", "::1", 8080),
+            (" eureka-0.eureka:8080 ", "eureka-0.eureka", 8080),
+        ] {
+            assert_eq!(text.parse(), Ok(Address { host: host.into(), port }), "{text}");
+        }
+        for text in ["::1", "a b", "http://localhost:8761", "[x]", ""] {
+            assert!(text.parse::<Address>().is_err(), "{text}");
+        }
+    }
+
+    fn management(settings: &[(&str, &str)]) -> Result<Option<String>, String> {
+        let builder = Settings::builder().environment([("", ""); 0]).without_files();
+        let arguments = settings.iter().map(|(name, value)| format!("--{name}={value}"));
+        let settings = builder.arguments(arguments).load().unwrap();
+        let addresses = addresses(None, &settings).map_err(|error| error.to_string())?;
+        Ok(addresses.management.map(|it| format!("{}{}", it.address, if it.is_plain { " plain" } else { "" })))
+    }
+
+    #[test]
+    fn management_endpoints_have_a_listener_if_their_port_differs() {
+        let traffic = ("server.port", "8761");
+        for (settings, expected) in [
+            (&[][..], None),
+            (&[(MANAGEMENT_PORT, "")], None),
+            (&[traffic, (MANAGEMENT_PORT, "8761")], None),
+            (&[traffic, (MANAGEMENT_PORT, "9001")], Some("[::]:9001")),
+            (&[(MANAGEMENT_PORT, "0")], Some("127.0.0.1:0")),
+            (&[traffic, (MANAGEMENT_PORT, "1"), (MANAGEMENT_ADDRESS, "::1")], Some("[::1]:1")),
+            (&[traffic, (MANAGEMENT_PORT, "1"), (MANAGEMENT_SSL, "false")], Some("[::]:1 plain")),
+        ] {
+            assert_eq!(management(settings), Ok(expected.map(str::to_owned)), "{settings:?}");
+        }
+    }
+
+    #[test]
+    fn management_setting_without_a_meaning_is_an_error() {
+        for (settings, expected) in [
+            (&[(MANAGEMENT_ADDRESS, "::1")][..], "has no effect without management.server.port"),
+            (&[(MANAGEMENT_PORT, "x")], "expected a port"),
+            (&[(MANAGEMENT_PORT, "1"), (MANAGEMENT_ADDRESS, "a b")], "expected a host name"),
+            (&[(MANAGEMENT_PORT, "1"), (MANAGEMENT_SSL, "maybe")], "expected true or false"),
+        ] {
+            let error = management(settings).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
 }

@@ -25,8 +25,9 @@ pub(crate) fn split(arguments: Vec<String>) -> Result<(Vec<String>, Vec<String>)
 /// Returns the part of the help text that lists the properties.
 pub(crate) fn properties() -> String {
     let mut text = String::from(
-        "Signals: SIGTERM, SIGHUP, SIGQUIT and Ctrl-C stop the server. Requests in flight have 5 s to finish, and queued changes\n\
-         are sent to the peers. A second signal stops it immediately, unless it is SIGHUP. SIGHUP stays ignored under nohup.\n\
+        "Signals: SIGTERM, SIGQUIT and Ctrl-C stop the server. Requests in flight have 5 s to finish, and queued changes are\n\
+         sent to the peers. A second signal stops it immediately. SIGHUP reads the certificates again; in a terminal, it stops\n\
+         the server. SIGHUP stays ignored under nohup.\n\
          \n\
          Exit codes: 0 after a stop at which all queued changes were sent; 1 if the server cannot start; 2 for wrong arguments;\n\
          3 after a stop at which a peer did not receive all changes; 128 plus the signal's number after a second signal.\n\
@@ -37,10 +38,12 @@ pub(crate) fn properties() -> String {
          Settings of a Spring Cloud Eureka server. Dashes and case do not matter. Each is also an environment variable in\n\
          upper case, with underscores for dots and without dashes: EUREKA_SERVER_ENABLESELFPRESERVATION, and a setting in\n\
          application.yml or application.properties in ./ or ./config/. --spring.profiles.active, --spring.config.location and\n\
-         SPRING_APPLICATION_JSON work as in Spring. Unknown variables are errors, like unknown arguments. The server does not start with SPRING_SECURITY_* or SERVER_SSL_*, which it\n\
-         does not support yet.\n\
+         SPRING_APPLICATION_JSON work as in Spring. Unknown variables are errors, like unknown arguments. The server does not start with SPRING_SECURITY_*, which it does not support yet.\n\
          \n  --server.port <PORT>\n          port to listen on, on all interfaces if no address is given\n\
-         \n  --server.address <HOST>\n          address to listen on\n",
+         \n  --server.address <HOST>\n          address to listen on\n\
+         \n  --management.server.port <PORT>\n          port of the management endpoints [default: that of the registry]\n\
+         \n  --management.server.address <HOST>\n          address of the management endpoints [default: that of the registry]\n\
+         \n  --management.server.ssl.enabled <BOOL>\n          HTTPS for the management endpoints [default: as for the registry]\n",
     );
     for property in Property::all() {
         text.push_str(&format!("\n  {property}\n"));

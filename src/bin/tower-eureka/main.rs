@@ -6,22 +6,21 @@ mod descriptors;
 mod filter;
 mod log;
 mod memory;
+mod serve;
 mod signals;
+mod supervisor;
 mod verbs;
 
 use std::io::{self, Write};
-use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::builder::Resettable;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tower_eureka::server::Property;
 use tower_eureka::{EurekaServer, Settings};
 
-use self::address::{Address, address};
 use self::arguments::{properties, split};
-use self::signals::{Received, Signals};
+use self::serve::{Ended, LISTEN, Serve};
 use self::verbs::Verb;
 
 /// Reuses memory that other threads freed, so that the memory of a registry does not grow under
@@ -30,11 +29,6 @@ use self::verbs::Verb;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Maximum time for requests in flight after the signal.
-const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
-/// Maximum time to send queued changes to the peers: at the signal, and again after the last
-/// request.
-const HAND_OVER_LIMIT: Duration = Duration::from_secs(5);
 /// Exit code if a peer did not receive all queued changes.
 const NOT_HANDED_OVER: u8 = 3;
 
@@ -51,29 +45,13 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Runs a registry server under /eureka/ until SIGTERM, SIGHUP, SIGQUIT or Ctrl-C.
+    /// Runs a registry server under /eureka/ until SIGTERM, SIGQUIT or Ctrl-C.
     Serve(Serve),
     /// Prints the settings in force, each with its source, and checks them as `serve` does. Secrets
     /// are masked.
     Config(Log),
     #[command(flatten)]
     Verb(Verb),
-}
-
-#[derive(Args, Debug)]
-struct Serve {
-    /// Address to listen on: HOST:PORT, [IPV6]:PORT, or PORT alone for all interfaces. Port 0
-    /// selects a free port.
-    ///
-    /// It takes precedence over --server.port and --server.address, and these over the variables
-    /// SERVER_PORT and SERVER_ADDRESS. A port without an address means all interfaces, IPv6 and
-    /// IPv4. 0.0.0.0:PORT means all IPv4 interfaces.
-    /// [default: 127.0.0.1:8761]
-    #[arg(long)]
-    listen: Option<Address>,
-
-    #[command(flatten)]
-    log: Log,
 }
 
 #[derive(Args, Debug)]
@@ -94,13 +72,18 @@ fn main() -> ExitCode {
     };
     let help = properties();
     // An empty variable counts as unset, like those of the other settings.
-    let is_blank = std::env::var(LOG_FORMAT).is_ok_and(|format| format.trim().is_empty());
+    let blank = |(variable, argument)| {
+        std::env::var(variable).is_ok_and(|value| value.trim().is_empty()).then_some(argument)
+    };
+    let blank = [(LOG_FORMAT, "log_format"), (LISTEN, "listen")].map(blank);
     let command = ["serve", "config"].into_iter().fold(Cli::command(), |command, name| {
         command.mut_subcommand(name, |command| {
-            let reset = |command: clap::Command| command.mut_arg("log_format", |format| format.env(Resettable::Reset));
-            let command = if is_blank { reset(command) } else { command };
+            let reset = |argument: clap::Arg| {
+                let is_blank = blank.contains(&Some(argument.get_id().as_str()));
+                if is_blank { argument.env(Resettable::Reset) } else { argument }
+            };
             // The list of the settings has its own lines.
-            command.after_long_help(help.clone()).term_width(0)
+            command.mut_args(reset).after_long_help(help.clone()).term_width(0)
         })
     });
     let matches = command.try_get_matches_from(own).unwrap_or_else(|error| verbs::exit(error));
@@ -162,83 +145,6 @@ fn main() -> ExitCode {
     }
 }
 
-/// Reason why a running server ended.
-#[derive(Debug)]
-enum Ended {
-    /// A signal. All queued changes were sent to the peers.
-    HandedOver,
-    /// A signal. A peer did not receive all queued changes.
-    NotHandedOver,
-    /// A second signal, before all queued changes were sent.
-    At(Received),
-}
-
-impl Serve {
-    async fn run(self, arguments: &[String]) -> Result<Ended, Box<dyn std::error::Error>> {
-        // First of all, so that no signal has its default action.
-        let mut signals = Signals::listen()?;
-        let settings = Settings::builder().arguments(arguments).load()?;
-        let builder = EurekaServer::builder().from_settings_standalone(&settings)?;
-        let address = address(self.listen.as_ref(), &settings)?;
-        let descriptors = descriptors::raise();
-        // The lookup of a host name may take long.
-        let bound = tokio::select! {
-            bound = address.bind() => bound,
-            signal = signals.first() => {
-                tracing::info!(signal = signal.name, "stopped before listening");
-                return Ok(Ended::HandedOver);
-            }
-        };
-        let listener =
-            bound.map_err(|error| format!("cannot listen on {address}: {error}; choose another with --listen"))?;
-        let local = listener.local_addr()?;
-        let registry = builder.port(local.port()).build()?;
-        announce(local);
-        let (open, registry_bytes) = (registry.is_open(), registry.registry_size_limit());
-        tracing::info!(version = env!("CARGO_PKG_VERSION"), address = %local, open, registry_bytes, "started");
-
-        let app = registry.service("/eureka").with_probes();
-        let listener = registry.listener(listener).shutdown_timeout(SHUTDOWN_LIMIT);
-        let listener = match descriptors {
-            Some(limit) => listener.descriptors(limit.try_into().unwrap_or(usize::MAX)),
-            None => listener,
-        };
-        let (signalled, mut at_signal) = tokio::sync::watch::channel(());
-        let mut stopping = at_signal.clone();
-        let serving = async {
-            // The channel closes when the signal arrives.
-            let stopping = async { while stopping.changed().await.is_ok() {} };
-            // The node leaves the cluster while requests in flight continue.
-            let leaving = async {
-                while at_signal.changed().await.is_ok() {}
-                registry.leave(HAND_OVER_LIMIT).await;
-            };
-            tokio::join!(listener.serve(app, stopping), leaving);
-            // These requests may have queued further changes.
-            registry.leave(HAND_OVER_LIMIT).await
-        };
-        let interrupted = async {
-            let signal = signals.first().await.name;
-            tracing::info!(signal, "stopping");
-            drop(signalled);
-            signals.second().await
-        };
-        tokio::select! {
-            handed_over = serving => {
-                if handed_over {
-                    return Ok(Ended::HandedOver);
-                }
-                tracing::warn!("not all queued changes were sent to the peers");
-                Ok(Ended::NotHandedOver)
-            }
-            signal = interrupted => {
-                tracing::warn!(signal = signal.name, "stopped immediately by a second signal, peers may lack the last changes");
-                Ok(Ended::At(signal))
-            }
-        }
-    }
-}
-
 /// Prints the settings in force: those of the sources, then the defaults. Fails if `serve` would
 /// not start with them.
 fn config(arguments: &[String]) -> Result<(), Box<dyn std::error::Error>> {
@@ -252,24 +158,9 @@ fn config(arguments: &[String]) -> Result<(), Box<dyn std::error::Error>> {
     // An error of stdout is that of a reader which closed it.
     let _ = io::stdout().lock().write_all(text.as_bytes());
     let builder = EurekaServer::builder().from_settings_standalone(&settings)?;
-    let Address { port, .. } = address(None, &settings)?;
+    let addresses = address::addresses(None, &settings)?;
     // The listener replaces the port 0. Which port it has does not matter for the check.
-    Ok(builder.port(port.max(1)).check()?)
-}
-
-/// Prints the line that scripts wait for. It runs on a thread of its own, since a write to a full
-/// pipe that nobody reads blocks for ever.
-fn announce(address: SocketAddr) {
-    let print = move || {
-        let mut stdout = io::stdout().lock();
-        let written = writeln!(stdout, "listening on http://{address}/eureka/").and_then(|()| stdout.flush());
-        if let Err(error) = written {
-            tracing::warn!(%error, "cannot write to stdout");
-        }
-    };
-    if let Err(error) = std::thread::Builder::new().name("stdout".into()).spawn(print) {
-        tracing::warn!(%error, "cannot start the thread that writes to stdout");
-    }
+    Ok(builder.port(addresses.traffic.port.max(1)).check()?)
 }
 
 /// Prints an error before the log is started.

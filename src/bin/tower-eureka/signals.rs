@@ -1,4 +1,4 @@
-//! Signals that stop the server.
+//! Signals that stop the server, or make it read its certificates again.
 
 use std::io;
 use std::time::Duration;
@@ -8,6 +8,14 @@ use std::time::Duration;
 const SAME_SIGNAL: Duration = Duration::from_millis(50);
 
 const HANG_UP: &str = "SIGHUP";
+
+/// Effect of a signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Signal {
+    /// SIGHUP of an operator or a supervisor. That of a terminal which closes stops the server.
+    Reload,
+    Stop(Received),
+}
 
 /// Signal that was received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,32 +33,49 @@ impl Received {
 
 /// Receiver of SIGTERM, SIGINT, SIGHUP and SIGQUIT. On systems other than Unix, of Ctrl-C.
 #[derive(Debug)]
-pub(crate) struct Signals(Inner);
+pub(crate) struct Signals {
+    inner: Inner,
+    has_terminal: bool,
+}
 
 impl Signals {
     /// Receives signals from now on. SIGHUP stays ignored if the parent ignored it, as `nohup`
     /// does.
     pub(crate) fn listen() -> io::Result<Self> {
-        Inner::listen().map(Self)
+        Ok(Self { inner: Inner::listen()?, has_terminal: has_terminal() })
     }
 
-    /// Completes after the first signal and those that count as the same.
-    pub(crate) async fn first(&mut self) -> Received {
-        let first = self.0.next().await;
+    /// Completes after the next signal and those that count as the same.
+    ///
+    /// Not safe to cancel: a dropped future may lose a signal.
+    pub(crate) async fn first(&mut self) -> Signal {
+        let first = self.inner.next().await;
+        if first.name == HANG_UP && !self.has_terminal {
+            return Signal::Reload;
+        }
         let together = async {
             loop {
-                self.0.next().await;
+                self.inner.next().await;
             }
         };
         let _: Result<(), _> = tokio::time::timeout(SAME_SIGNAL, together).await;
-        first
+        Signal::Stop(first)
+    }
+
+    /// Completes after the first signal that stops the server.
+    pub(crate) async fn stop(&mut self) -> Received {
+        loop {
+            if let Signal::Stop(signal) = self.first().await {
+                return signal;
+            }
+        }
     }
 
     /// Completes at the next signal other than SIGHUP, which is ignored: shells and the kernel send
     /// it again when a terminal closes.
     pub(crate) async fn second(&mut self) -> Received {
         loop {
-            let signal = self.0.next().await;
+            let signal = self.inner.next().await;
             if signal.name != HANG_UP {
                 return signal;
             }
@@ -93,6 +118,17 @@ impl Inner {
         })
         .await
     }
+}
+
+/// Returns `true` if the process belongs to a terminal, whose end the kernel reports by SIGHUP.
+#[cfg(unix)]
+fn has_terminal() -> bool {
+    std::fs::File::open("/dev/tty").is_ok()
+}
+
+#[cfg(not(unix))]
+fn has_terminal() -> bool {
+    false
 }
 
 /// Returns `true` if the parent process ignored this signal. Always `false` on systems other than

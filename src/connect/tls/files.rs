@@ -15,7 +15,7 @@ use crate::error::{Error, Kind};
 /// Maximum size of a file in bytes.
 const MAX_SIZE: u64 = 10 << 20;
 
-/// Certificate chain and key of a client.
+/// Certificate chain and its key.
 pub(super) type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 /// Files with the trusted CAs and the identity of the client.
@@ -38,85 +38,144 @@ pub(super) enum IdentityFiles {
     Store(Store),
 }
 
-/// Bytes of all files, in the order of [`TlsFiles::paths`].
+/// Files from which a rustls configuration is created.
+pub(super) trait ConfigFiles {
+    type Config;
+
+    fn paths(&self) -> Vec<&Path>;
+
+    /// Creates the configuration from the content of the files.
+    ///
+    /// # Errors
+    /// When a file has no usable content.
+    fn config(&self, contents: &Contents) -> Result<Self::Config, Error>;
+}
+
+/// Bytes of all files, in the order of [`ConfigFiles::paths`].
 pub(super) struct Contents {
     files: Vec<Vec<u8>>,
     /// Equal for equal bytes.
     pub(super) fingerprint: u64,
 }
 
-impl TlsFiles {
-    pub(super) fn is_empty(&self) -> bool {
-        self.trust.is_empty() && self.identity.is_none()
-    }
-
-    fn paths(&self) -> impl Iterator<Item = &Path> {
-        let trust = self.trust.iter().map(|file| match file {
-            TrustFile::Pem(path) => path.as_path(),
-            TrustFile::Store(store) => &store.path,
-        });
-        let identity = self.identity.iter().flat_map(|files| match files {
-            IdentityFiles::Pem { certificates, key } => vec![certificates.as_path(), key.as_path()],
-            IdentityFiles::Store(store) => vec![store.path.as_path()],
-        });
-        trust.chain(identity)
-    }
-
+impl Contents {
     /// Reads all files, which blocks.
     ///
     /// # Errors
     /// When a file cannot be read.
-    pub(super) fn read(&self) -> Result<Contents, Error> {
-        let files = self.paths().map(read).collect::<Result<Vec<_>, _>>()?;
+    pub(super) fn read(files: &impl ConfigFiles) -> Result<Self, Error> {
+        let files = files.paths().into_iter().map(read).collect::<Result<Vec<_>, _>>()?;
         let mut hasher = DefaultHasher::new();
         files.hash(&mut hasher);
-        Ok(Contents { files, fingerprint: hasher.finish() })
+        Ok(Self { files, fingerprint: hasher.finish() })
     }
 
-    /// Creates a configuration for TLS 1.2 and 1.3 with the crypto provider that the process
-    /// installed, or with ring.
+    /// Returns the bytes of one file after the other.
+    pub(super) fn in_order<'a>(&'a self) -> impl FnMut() -> &'a [u8] {
+        let mut files = self.files.iter();
+        move || files.next().expect("there are the bytes of each file")
+    }
+}
+
+impl TrustFile {
+    pub(super) fn path(&self) -> &Path {
+        match self {
+            Self::Pem(path) => path,
+            Self::Store(store) => &store.path,
+        }
+    }
+
+    /// Adds the CAs to those that are trusted.
+    ///
+    /// # Errors
+    /// When the file holds none, or an unusable one.
+    pub(super) fn add_to(&self, roots: &mut RootCertStore, bytes: &[u8]) -> Result<(), Error> {
+        let certificates = match self {
+            Self::Pem(path) => pem_certificates(path, bytes)?,
+            Self::Store(store) => store.certificates(bytes)?,
+        };
+        for certificate in certificates {
+            roots.add(certificate).map_err(|e| unusable_ca(self.path(), e.to_string()).with_source(e))?;
+        }
+        Ok(())
+    }
+}
+
+impl IdentityFiles {
+    pub(super) fn paths(&self) -> Vec<&Path> {
+        match self {
+            Self::Pem { certificates, key } => vec![certificates, key],
+            Self::Store(store) => vec![&store.path],
+        }
+    }
+
+    /// Returns the chain and the key. Takes the bytes of its files.
+    ///
+    /// # Errors
+    /// When a file has no usable content.
+    pub(super) fn identity<'a>(&self, mut next: impl FnMut() -> &'a [u8]) -> Result<Identity, Error> {
+        match self {
+            Self::Pem { certificates, key } => Ok((pem_certificates(certificates, next())?, pem_key(key, next())?)),
+            Self::Store(store) => store.identity(next()),
+        }
+    }
+
+    /// Describes an error of rustls about the chain or the key.
+    pub(super) fn unusable(&self, error: TlsError) -> Error {
+        let unusable = unusable_identity(self.paths()[0]);
+        match error {
+            TlsError::InconsistentKeys(_) => unusable
+                .cause("the certificate and the key do not belong together")
+                .advice("put the certificate that the key was issued for first in its file"),
+            e => unusable.cause(format!("the certificate or its key is unusable: {e}")).with_source(e),
+        }
+    }
+}
+
+/// Returns the crypto provider that the process installed, or ring.
+pub(super) fn provider() -> Arc<CryptoProvider> {
+    CryptoProvider::get_default().cloned().unwrap_or_else(|| Arc::new(ring::default_provider()))
+}
+
+/// Describes an error of rustls about a configuration.
+pub(super) fn unusable_config(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::new(Kind::Config, "configure TLS").cause(error.to_string()).with_source(error)
+}
+
+impl TlsFiles {
+    pub(super) fn is_empty(&self) -> bool {
+        self.trust.is_empty() && self.identity.is_none()
+    }
+}
+
+impl ConfigFiles for TlsFiles {
+    type Config = ClientConfig;
+
+    fn paths(&self) -> Vec<&Path> {
+        let trust = self.trust.iter().map(TrustFile::path);
+        trust.chain(self.identity.iter().flat_map(IdentityFiles::paths)).collect()
+    }
+
+    /// Creates a configuration for TLS 1.2 and 1.3.
     ///
     /// # Errors
     /// When a file has no usable content, or no CA is trusted.
-    pub(super) fn config(&self, contents: &Contents) -> Result<ClientConfig, Error> {
-        let mut files = contents.files.iter();
-        let mut next = || &**files.next().expect("there are the bytes of each file");
+    fn config(&self, contents: &Contents) -> Result<ClientConfig, Error> {
+        let mut next = contents.in_order();
         let mut roots = RootCertStore::empty();
         for file in &self.trust {
-            let (path, certificates) = match file {
-                TrustFile::Pem(path) => (path, pem_certificates(path, next())?),
-                TrustFile::Store(store) => (&store.path, store.certificates(next())?),
-            };
-            for certificate in certificates {
-                roots.add(certificate).map_err(|e| unusable_ca(path, e.to_string()).with_source(e))?;
-            }
+            file.add_to(&mut roots, next())?;
         }
         if self.trust.is_empty() {
             roots = system_roots().map_err(|reason| Error::new(Kind::Config, "read CAs").cause(reason))?;
         }
-        let identity = match &self.identity {
-            None => None,
-            Some(IdentityFiles::Pem { certificates, key }) => {
-                let chain = pem_certificates(certificates, next())?;
-                Some((certificates, (chain, pem_key(key, next())?)))
-            }
-            Some(IdentityFiles::Store(store)) => Some((&store.path, store.identity(next())?)),
-        };
-        let provider = CryptoProvider::get_default().cloned().unwrap_or_else(|| Arc::new(ring::default_provider()));
-        let builder = ClientConfig::builder_with_provider(provider)
+        let builder = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
-            .map_err(|e| Error::new(Kind::Config, "configure TLS").cause(e.to_string()).with_source(e))?
+            .map_err(unusable_config)?
             .with_root_certificates(roots);
-        let Some((path, (chain, key))) = identity else { return Ok(builder.with_no_client_auth()) };
-        builder.with_client_auth_cert(chain, key).map_err(|e| {
-            let error = unusable_identity(path);
-            match e {
-                TlsError::InconsistentKeys(_) => error
-                    .cause("the certificate and the key do not belong together")
-                    .advice("put the certificate of the client first, and give the key that it was issued for"),
-                e => error.cause(format!("the certificate or its key is unusable: {e}")).with_source(e),
-            }
-        })
+        let Some(files) = &self.identity else { return Ok(builder.with_no_client_auth()) };
+        let (chain, key) = files.identity(next)?;
+        builder.with_client_auth_cert(chain, key).map_err(|error| files.unusable(error))
     }
 }
 
@@ -168,7 +227,7 @@ fn unusable_ca(path: &Path, cause: String) -> Error {
 }
 
 fn unusable_identity(path: &Path) -> Error {
-    Error::new(Kind::Config, "read client certificate").server(path.display().to_string())
+    Error::new(Kind::Config, "read certificate").server(path.display().to_string())
 }
 
 fn system_roots() -> Result<RootCertStore, String> {

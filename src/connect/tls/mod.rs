@@ -1,4 +1,4 @@
-//! TLS settings and the client's side of the handshake.
+//! TLS settings and the handshake: as a client in `handshake.rs`, as a server in `server.rs`.
 //!
 //! `files.rs` reads certificates and keys, `store.rs` those in key stores, and `reload.rs` holds
 //! the rustls configuration and creates it again when a file changed.
@@ -12,6 +12,8 @@ mod files;
 mod handshake;
 #[cfg(feature = "tls")]
 mod reload;
+#[cfg(all(feature = "tls", feature = "server"))]
+mod server;
 #[cfg(feature = "tls")]
 mod settings;
 #[cfg(feature = "tls")]
@@ -29,6 +31,8 @@ pub(crate) use disabled::{TlsSettings, is_rejected_handshake};
 pub(super) use handshake::handshake_if_https;
 #[cfg(feature = "tls")]
 pub(crate) use handshake::is_rejected_handshake;
+#[cfg(all(feature = "tls", feature = "server"))]
+pub(crate) use server::{Acceptor, ClientCertificates, HandshakeError, ServerFiles};
 #[cfg(feature = "tls")]
 pub(crate) use settings::TlsSettings;
 #[cfg(feature = "tls")]

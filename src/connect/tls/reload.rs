@@ -2,10 +2,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tokio_rustls::rustls::ClientConfig;
+use tracing::dispatcher;
 
-use super::files::TlsFiles;
-use crate::sync::Mutex;
+use super::files::{ConfigFiles, Contents};
+use crate::error::Error;
+use crate::sync::{Mutex, offload};
 
 /// Minimum time between two readings of the files.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
@@ -14,16 +15,15 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 ///
 /// New connections check the files, so nothing runs in the background. A new configuration also
 /// has a new cache of TLS sessions, since a resumed session would keep the old identity.
-#[derive(Default)]
-pub(super) struct Reload {
-    state: Mutex<State>,
+pub(super) struct Reload<F: ConfigFiles> {
+    files: F,
+    state: Mutex<State<F::Config>>,
     /// Held while the files are read.
     reading: Mutex<()>,
 }
 
-#[derive(Default)]
-struct State {
-    config: Option<Arc<ClientConfig>>,
+struct State<C> {
+    config: Option<Arc<C>>,
     fingerprint: u64,
     /// Time of the last check.
     checked: Option<Instant>,
@@ -31,14 +31,39 @@ struct State {
     fault: Option<String>,
 }
 
-impl Reload {
+impl<F: ConfigFiles> Reload<F> {
+    pub(super) fn new(files: F) -> Self {
+        let state = State { config: None, fingerprint: 0, checked: None, fault: None };
+        Self { files, state: Mutex::new(state), reading: Mutex::default() }
+    }
+
+    pub(super) fn files(&self) -> &F {
+        &self.files
+    }
+
+    /// Returns the configuration for a new connection. Reads the files again if they were not read
+    /// for some seconds.
+    ///
+    /// # Errors
+    /// When a file is unusable and there is no previous configuration.
+    pub(super) async fn config(self: &Arc<Self>) -> Result<Arc<F::Config>, Error> {
+        if let Some(config) = self.current() {
+            return Ok(config);
+        }
+        let reload = self.clone();
+        // The log lines go to the subscriber of this task.
+        let dispatch = dispatcher::get_default(Clone::clone);
+        offload(move || dispatcher::with_default(&dispatch, || reload.refresh())).await
+    }
+
     /// Returns the present configuration, unless the files are to be checked first. Until the check
     /// is complete, other callers receive the present configuration.
-    pub(super) fn current(&self, files: &TlsFiles) -> Option<Arc<ClientConfig>> {
+    pub(super) fn current(&self) -> Option<Arc<F::Config>> {
         let mut state = self.state.lock();
         let config = state.config.clone()?;
         let now = Instant::now();
-        let is_due = !files.is_empty() && state.checked.is_none_or(|checked| now - checked >= CHECK_INTERVAL);
+        let is_old = state.checked.is_none_or(|checked| now - checked >= CHECK_INTERVAL);
+        let is_due = is_old && !self.files.paths().is_empty();
         if is_due {
             state.checked = Some(now);
         }
@@ -50,7 +75,7 @@ impl Reload {
     ///
     /// # Errors
     /// When there is no previous configuration.
-    pub(super) fn refresh(&self, files: &TlsFiles) -> Result<Arc<ClientConfig>, crate::Error> {
+    pub(super) fn refresh(&self) -> Result<Arc<F::Config>, Error> {
         let waiting_for_the_first = self.state.lock().config.is_none();
         let _reading = self.reading.lock();
         let (previous, fingerprint) = {
@@ -61,17 +86,19 @@ impl Reload {
         if let Some(config) = previous.clone().filter(|_| waiting_for_the_first) {
             return Ok(config);
         }
-        let read = files.read().and_then(|contents| {
+        let read = Contents::read(&self.files).and_then(|contents| {
             let unchanged = previous.clone().filter(|_| contents.fingerprint == fingerprint);
-            let config = unchanged.map_or_else(|| files.config(&contents).map(Arc::new), Ok)?;
+            let config = unchanged.map_or_else(|| self.files.config(&contents).map(Arc::new), Ok)?;
             Ok((config, contents.fingerprint))
         });
         let mut state = self.state.lock();
         match (read, previous) {
             (Ok((config, read)), previous) => {
-                state.fault = None;
+                let had_fault = state.fault.take().is_some();
                 if previous.is_some() && read != fingerprint {
                     tracing::info!("TLS files changed, using them for new connections");
+                } else if had_fault {
+                    tracing::info!("TLS files are as before");
                 }
                 (state.config, state.fingerprint) = (Some(config.clone()), read);
                 Ok(config)

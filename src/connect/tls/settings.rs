@@ -3,13 +3,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tokio_rustls::rustls::ClientConfig;
-use tracing::dispatcher;
 
 use super::files::{IdentityFiles, TlsFiles, TrustFile};
 use super::reload::Reload;
 use super::store::Store;
 use crate::error::{Error, Kind};
-use crate::sync::offload;
 
 /// TLS settings of one client, or of the calls that a registry server makes to its peers.
 ///
@@ -20,14 +18,14 @@ pub(crate) struct TlsSettings(Source);
 #[derive(Clone)]
 enum Source {
     /// Files, or the CAs of the operating system if there are none.
-    Files(Arc<TlsFiles>, Arc<Reload>),
+    Files(Arc<Reload<TlsFiles>>),
     /// The user's configuration.
     Config(Arc<ClientConfig>),
 }
 
 impl Default for TlsSettings {
     fn default() -> Self {
-        Self(Source::Files(Arc::default(), Arc::default()))
+        Self(Source::Files(Arc::new(Reload::new(TlsFiles::default()))))
     }
 }
 
@@ -41,7 +39,7 @@ impl TlsSettings {
     /// When files were added before. Their certificates and keys belong into the configuration.
     pub(crate) fn with_config(self, config: Arc<ClientConfig>) -> Result<Self, Error> {
         match self.0 {
-            Source::Files(files, _) if !files.is_empty() => Err(conflict()),
+            Source::Files(reload) if !reload.files().is_empty() => Err(conflict()),
             _ => Ok(Self(Source::Config(config))),
         }
     }
@@ -76,10 +74,10 @@ impl TlsSettings {
     }
 
     fn with_files(self, change: impl FnOnce(&mut TlsFiles)) -> Result<Self, Error> {
-        let Source::Files(files, _) = self.0 else { return Err(conflict()) };
-        let mut files = Arc::unwrap_or_clone(files);
+        let Source::Files(reload) = self.0 else { return Err(conflict()) };
+        let mut files = reload.files().clone();
         change(&mut files);
-        Ok(Self(Source::Files(Arc::new(files), Arc::default())))
+        Ok(Self(Source::Files(Arc::new(Reload::new(files)))))
     }
 
     /// Verifies that the files are usable. Without files it does nothing.
@@ -88,7 +86,7 @@ impl TlsSettings {
     /// As [`prepare`](Self::prepare).
     pub(crate) fn check_files(&self) -> Result<(), Error> {
         match &self.0 {
-            Source::Files(files, _) if !files.is_empty() => self.prepare(),
+            Source::Files(reload) if !reload.files().is_empty() => self.prepare(),
             _ => Ok(()),
         }
     }
@@ -100,8 +98,8 @@ impl TlsSettings {
     fn prepare(&self) -> Result<(), Error> {
         match &self.0 {
             Source::Config(_) => Ok(()),
-            Source::Files(files, reload) if reload.current(files).is_some() => Ok(()),
-            Source::Files(files, reload) => reload.refresh(files).map(drop),
+            Source::Files(reload) if reload.current().is_some() => Ok(()),
+            Source::Files(reload) => reload.refresh().map(drop),
         }
     }
 
@@ -121,16 +119,7 @@ impl TlsSettings {
     pub(super) async fn config(&self) -> Result<Arc<ClientConfig>, String> {
         match &self.0 {
             Source::Config(config) => Ok(config.clone()),
-            Source::Files(files, reload) => {
-                if let Some(config) = reload.current(files) {
-                    return Ok(config);
-                }
-                let (files, reload) = (files.clone(), reload.clone());
-                // The log lines go to the subscriber of this task.
-                let dispatch = dispatcher::get_default(Clone::clone);
-                let refresh = move || dispatcher::with_default(&dispatch, || reload.refresh(&files));
-                offload(refresh).await.map_err(|error| error.to_string())
-            }
+            Source::Files(reload) => reload.config().await.map_err(|error| error.to_string()),
         }
     }
 }
@@ -140,8 +129,8 @@ impl fmt::Debug for TlsSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Source::Config(_) => f.write_str("TlsSettings(user's configuration)"),
-            Source::Files(files, _) if files.is_empty() => f.write_str("TlsSettings(CAs of the system)"),
-            Source::Files(files, _) => f.debug_tuple("TlsSettings").field(files).finish(),
+            Source::Files(reload) if reload.files().is_empty() => f.write_str("TlsSettings(CAs of the system)"),
+            Source::Files(reload) => f.debug_tuple("TlsSettings").field(reload.files()).finish(),
         }
     }
 }

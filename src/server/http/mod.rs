@@ -59,6 +59,11 @@ pub(super) use self::state::{Parts, ServerState};
 /// Java. fargo doubles the slash of a base URL that ends in one.
 const PREFIXES: [&str; 4] = ["", "/{version}", "/", "/{version}/"];
 
+/// Routes for operators, without those of the registry.
+pub(super) fn management(server: ServerState, mount: &str) -> Router {
+    probes::router(server, mount)
+}
+
 /// Returns the router of the operations, with the rate limits.
 pub(super) fn router(server: ServerState, mount: &str) -> Router {
     let router = routes(server.clone(), mount);

@@ -22,10 +22,13 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tower::Service;
 
 use super::activity::Activity;
-use super::connection;
+use super::connection::{self, Accepted};
 use super::limits::Limits;
 use super::log::AcceptLog;
 use super::table::{ConnectionTable, Refused};
+#[cfg(feature = "tls")]
+use super::tls::Failure;
+use super::tls::Acceptor;
 use crate::server::audit::{self, Repeats};
 use crate::server::unsent::Unsent;
 
@@ -53,6 +56,7 @@ const SEND_BUFFER: usize = 96 * 1024;
 /// Accepts connections and spawns a task for each, within the limits of a [`Listener`](super::Listener).
 pub(super) struct AcceptLoop<S> {
     listener: TcpListener,
+    tls: Option<Acceptor>,
     app: S,
     http: auto::Builder<TokioExecutor>,
     limits: Limits,
@@ -106,9 +110,16 @@ impl<S> AcceptLoop<S>
 where
     S: Service<Request<Body>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
 {
-    pub(super) fn new(listener: TcpListener, limits: Limits, unsent: Arc<Unsent>, app: S) -> Self {
+    pub(super) fn new(
+        listener: TcpListener,
+        tls: Option<Acceptor>,
+        limits: Limits,
+        unsent: Arc<Unsent>,
+        app: S,
+    ) -> Self {
         Self {
             listener,
+            tls,
             app,
             http: connection::http(&limits),
             limits,
@@ -181,7 +192,8 @@ where
         };
         let key = permit.key();
         let (http, app) = (self.http.clone(), self.app.clone());
-        let connection = connection::serve(http, stream, peer, app, self.limits, activity, stopped.clone());
+        let accepted = Accepted { stream, peer, tls: self.tls.clone() };
+        let connection = connection::serve(http, accepted, app, self.limits, activity, stopped.clone());
         let unreadable = self.unreadable.clone();
         let task = self.connections.spawn(async move {
             if let Err(error) = connection.await {
@@ -229,9 +241,17 @@ async fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
 }
 
 /// Logs the failure of a connection. It is a warning if the peer does not speak HTTP, as one that
-/// speaks TLS, or if its head is too large.
+/// speaks TLS, if its head is too large, or if the TLS handshake failed.
 fn log_failure(error: &(dyn Error + 'static), peer: SocketAddr, unreadable: &Repeats) {
     let origin = audit::canonical(peer);
+    #[cfg(feature = "tls")]
+    if let Some(failure) = error.downcast_ref::<Failure>().filter(|failure| !failure.is_quiet()) {
+        unreadable.flush();
+        if let Some(suppressed) = unreadable.pass(format_args!("TLS handshake of {}: {failure}", origin.ip())) {
+            tracing::warn!(%origin, suppressed, error = %failure, "TLS handshake failed");
+        }
+        return;
+    }
     let is_unreadable = error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse);
     if !is_unreadable {
         tracing::trace!(%origin, %error, "connection failed");

@@ -1,4 +1,4 @@
-//! One connection of a listener: HTTP, timeouts and the requests.
+//! One connection of a listener: the TLS handshake, HTTP, timeouts and the requests.
 
 use std::convert::Infallible;
 use std::future::{Future, poll_fn};
@@ -26,8 +26,10 @@ use tower::{BoxError, Service};
 use super::Limits;
 use super::activity::{Activity, InFlight};
 use super::body::TimedBody;
+use super::certificate::PeerCertificate;
 use super::response::{TrackedBody, track};
-use super::stream::TrackedStream;
+use super::stream::{TrackedStream, Transport};
+use super::tls::{self, Acceptor};
 
 /// Maximum time for an idle HTTP/2 connection to end after GOAWAY.
 const GOAWAY_TIMEOUT: Duration = Duration::from_secs(1);
@@ -46,12 +48,19 @@ pub(super) fn http(limits: &Limits) -> auto::Builder<TokioExecutor> {
     if limits.http2 { http } else { http.http1_only() }
 }
 
+/// Connection that was accepted and has a permit.
+pub(super) struct Accepted {
+    pub(super) stream: TcpStream,
+    pub(super) peer: SocketAddr,
+    /// TLS of the listener, if it has one.
+    pub(super) tls: Option<Acceptor>,
+}
+
 /// Serves a connection until it ends or times out, or `stopped` closes and its requests in flight
 /// are done.
 pub(super) async fn serve<S>(
     http: auto::Builder<TokioExecutor>,
-    stream: TcpStream,
-    peer: SocketAddr,
+    Accepted { stream, peer, tls }: Accepted,
     app: S,
     limits: Limits,
     activity: Arc<Activity>,
@@ -60,8 +69,17 @@ pub(super) async fn serve<S>(
 where
     S: Service<Request<Body>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
 {
+    let (stream, certificate) = match tls {
+        None => (Transport::Plain(stream), None),
+        Some(tls) => tokio::select! {
+            session = tls::handshake(&tls, stream, limits.http2, limits.handshake_timeout) => session?,
+            // Nothing was sent to the listener, so there is nothing to wait for.
+            _ = stopped.changed() => return Ok(()),
+        },
+    };
     let io = TokioIo::new(TrackedStream::new(stream, activity.clone()));
-    let service = TrackedService { inner: app, peer, activity: activity.clone(), body_timeout: limits.body_timeout };
+    let body_timeout = limits.body_timeout;
+    let service = TrackedService { inner: app, peer, certificate, activity: activity.clone(), body_timeout };
     let mut connection = pin!(http.serve_connection(io, service));
     let mut stop = pin!(async move { while stopped.changed().await.is_ok() {} });
     let mut stopping = false;
@@ -146,6 +164,7 @@ impl Watchdog {
 struct TrackedService<S> {
     inner: S,
     peer: SocketAddr,
+    certificate: Option<PeerCertificate>,
     activity: Arc<Activity>,
     body_timeout: Duration,
 }
@@ -169,6 +188,9 @@ where
             Body::new(TimedBody::new(body, self.body_timeout, self.activity.clone()))
         });
         request.extensions_mut().insert(ConnectInfo(self.peer));
+        if let Some(certificate) = &self.certificate {
+            request.extensions_mut().insert(certificate.clone());
+        }
         TrackedFuture { inner: self.inner.clone().oneshot(request), in_flight, is_read }
     }
 }

@@ -10,6 +10,7 @@ pub(crate) struct Limits {
     pub(crate) connections: usize,
     pub(crate) connections_per_address: usize,
     pub(crate) descriptors: usize,
+    pub(crate) handshake_timeout: Duration,
     pub(crate) head_timeout: Duration,
     pub(crate) body_timeout: Duration,
     pub(crate) response_timeout: Duration,
@@ -48,6 +49,12 @@ impl Limits {
                 "eureka.server.limits.headers",
                 "must be from 1 to 10000",
             ),
+            (
+                self.handshake_timeout.is_zero(),
+                "handshake_timeout",
+                "eureka.server.limits.handshake-time-ms",
+                "must not be zero",
+            ),
             (self.head_timeout.is_zero(), "head_timeout", "eureka.server.limits.head-read-time-ms", "must not be zero"),
             (self.body_timeout.is_zero(), "body_timeout", "eureka.server.limits.body-read-time-ms", "must not be zero"),
             (
@@ -78,6 +85,7 @@ impl Default for Limits {
             connections: 20_000,
             connections_per_address: usize::MAX,
             descriptors: usize::MAX,
+            handshake_timeout: Duration::from_secs(10),
             head_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
             response_timeout: Duration::from_secs(10),

@@ -2,10 +2,10 @@
 //! heads and bodies, and clients that do not read their responses.
 //!
 //! ```text
-//!  accept ─▶ ConnectionTable: a permit ─▶ TrackedStream ─▶ hyper ─▶ TrackedService ─▶ Router
-//!            (closes idle connections)          │ bytes moved           │ request begins,
-//!                                               ▼                       ▼ response is written
-//!                                           Activity ◀── read after each poll of the connection
+//!  accept ─▶ ConnectionTable: a permit ─▶ TLS ─▶ TrackedStream ─▶ hyper ─▶ TrackedService ─▶ Router
+//!            (closes idle connections)                │ bytes moved           │ request begins,
+//!                                                     ▼                       ▼ response is written
+//!                                                 Activity ◀── read after each poll of the connection
 //! ```
 //!
 //! Each connection has one timer. It is reset only when a deadline has moved to an earlier time or
@@ -15,12 +15,18 @@
 mod accept;
 mod activity;
 mod body;
+mod certificate;
 mod connection;
 mod limits;
 mod log;
 mod response;
 mod stream;
 mod table;
+#[cfg(feature = "tls")]
+mod tls;
+#[cfg(not(feature = "tls"))]
+#[path = "no_tls.rs"]
+mod tls;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -36,7 +42,13 @@ use tokio::net::TcpListener;
 use tower::Service;
 
 use self::accept::AcceptLoop;
+pub use self::certificate::PeerCertificate;
 pub(crate) use self::limits::Limits;
+pub(super) use self::tls::Acceptor;
+#[cfg(feature = "tls")]
+pub use self::tls::{ClientAuth, ServerTls};
+#[cfg(feature = "tls")]
+use super::Error;
 use super::unsent::Unsent;
 
 /// Serves a router, or any other HTTP service, over HTTP/1.1 and HTTP/2 on a TCP listener, within
@@ -70,6 +82,7 @@ use super::unsent::Unsent;
 #[must_use = "a listener does nothing until `serve`"]
 pub struct Listener {
     listener: TcpListener,
+    tls: Option<Acceptor>,
     limits: Limits,
     unsent: Arc<Unsent>,
 }
@@ -78,11 +91,37 @@ impl Listener {
     /// Creates a listener with the default limits. It has no budget of unsent bytes, since the
     /// budget belongs to a registry: see [`EurekaServer::listener`](crate::EurekaServer::listener).
     pub fn new(listener: TcpListener) -> Self {
-        Self::with_limits(listener, Limits::default(), Arc::new(Unsent::new(usize::MAX)))
+        Self::with_limits(listener, None, Limits::default(), Arc::new(Unsent::new(usize::MAX)))
     }
 
-    pub(super) fn with_limits(listener: TcpListener, limits: Limits, unsent: Arc<Unsent>) -> Self {
-        Self { listener, limits, unsent }
+    pub(super) fn with_limits(
+        listener: TcpListener,
+        tls: Option<Acceptor>,
+        limits: Limits,
+        unsent: Arc<Unsent>,
+    ) -> Self {
+        Self { listener, tls, limits, unsent }
+    }
+
+    /// Serves HTTPS only. Defaults to plain HTTP, or to the TLS of the registry, see
+    /// [`EurekaServerBuilder::tls`](crate::server::EurekaServerBuilder::tls).
+    ///
+    /// A client that speaks plain HTTP gets 400 with a text that says so.
+    ///
+    /// # Errors
+    /// Fails if a file cannot be read or is unusable. Reading takes some milliseconds, in which the
+    /// thread is blocked.
+    #[cfg(feature = "tls")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
+    pub fn tls(mut self, tls: ServerTls) -> Result<Self, Error> {
+        self.tls = Some(Acceptor::new(tls.into_files()).map_err(Error::tls)?);
+        Ok(self)
+    }
+
+    /// Serves plain HTTP, also if the registry has TLS settings.
+    pub fn without_tls(mut self) -> Self {
+        self.tls = None;
+        self
     }
 
     /// Sets the maximum number of open connections. Defaults to 20,000. Zero counts as one.
@@ -136,6 +175,16 @@ impl Listener {
     /// The limit is part of the HTTP/2 settings, so that clients queue further requests.
     pub fn max_http2_streams(mut self, streams: usize) -> Self {
         self.limits.http2_streams = streams;
+        self
+    }
+
+    /// Sets the maximum time of a TLS handshake. Defaults to 10 seconds.
+    ///
+    /// Then the connection is closed. A connection counts against the limits of connections from
+    /// the moment at which it is accepted. During the handshake it counts as idle, so that a new
+    /// connection may replace it.
+    pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
+        self.limits.handshake_timeout = timeout;
         self
     }
 
@@ -224,6 +273,6 @@ impl Listener {
     where
         S: Service<Request<Body>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
     {
-        AcceptLoop::new(self.listener, self.limits, self.unsent, app).run(shutdown).await;
+        AcceptLoop::new(self.listener, self.tls, self.limits, self.unsent, app).run(shutdown).await;
     }
 }

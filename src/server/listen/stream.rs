@@ -1,4 +1,4 @@
-//! TCP stream of a connection.
+//! Stream of a connection, with or without TLS.
 
 use std::io;
 use std::pin::Pin;
@@ -7,17 +7,37 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+#[cfg(feature = "tls")]
+use tokio_rustls::server::TlsStream;
 
 use super::activity::Activity;
 
-/// TCP stream that records in an [`Activity`] when bytes move.
+/// Connection after the handshake, if it has one.
+pub(super) enum Transport {
+    Plain(TcpStream),
+    #[cfg(feature = "tls")]
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// Calls a method of the pinned stream inside.
+macro_rules! delegate {
+    ($self:expr, $method:ident($($argument:expr),*)) => {
+        match &mut $self.stream {
+            Transport::Plain(stream) => Pin::new(stream).$method($($argument),*),
+            #[cfg(feature = "tls")]
+            Transport::Tls(stream) => Pin::new(stream).$method($($argument),*),
+        }
+    };
+}
+
+/// Stream that records in an [`Activity`] when bytes of HTTP move.
 pub(super) struct TrackedStream {
-    stream: TcpStream,
+    stream: Transport,
     activity: Arc<Activity>,
 }
 
 impl TrackedStream {
-    pub(super) fn new(stream: TcpStream, activity: Arc<Activity>) -> Self {
+    pub(super) fn new(stream: Transport, activity: Arc<Activity>) -> Self {
         Self { stream, activity }
     }
 
@@ -32,7 +52,7 @@ impl TrackedStream {
 impl AsyncRead for TrackedStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        ready!(delegate!(self, poll_read(cx, buf)))?;
         if buf.filled().len() > before {
             self.activity.note_read(&buf.filled()[before..]);
         }
@@ -42,7 +62,7 @@ impl AsyncRead for TrackedStream {
 
 impl AsyncWrite for TrackedStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, buf));
+        let written = ready!(delegate!(self, poll_write(cx, buf)));
         self.note(written)
     }
 
@@ -51,19 +71,23 @@ impl AsyncWrite for TrackedStream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bufs));
+        let written = ready!(delegate!(self, poll_write_vectored(cx, bufs)));
         self.note(written)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        match &self.stream {
+            Transport::Plain(stream) => stream.is_write_vectored(),
+            #[cfg(feature = "tls")]
+            Transport::Tls(stream) => stream.is_write_vectored(),
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        delegate!(self, poll_flush(cx))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        delegate!(self, poll_shutdown(cx))
     }
 }

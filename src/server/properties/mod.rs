@@ -9,6 +9,8 @@
 mod keyed;
 mod property;
 mod rules;
+#[cfg(feature = "tls")]
+mod ssl;
 mod table;
 
 pub use self::property::Property;
@@ -68,7 +70,9 @@ impl EurekaServerBuilder {
     /// Reads the settings of a process that is only a registry server: those that
     /// [`from_settings`](Self::from_settings) reads, and `server.*` and `spring.*` as well.
     ///
-    /// `server.port` and `server.address` are left to the caller, which binds the listener. If
+    /// `server.port`, `server.address` and `management.server.*` are left to the caller, which
+    /// binds the listeners. `server.ssl.*` is the TLS of
+    /// [`EurekaServer::listener`](crate::EurekaServer::listener) (feature `tls`). If
     /// `server.ssl.enabled` or `eureka.client.tls.enabled` is false, the other settings of its
     /// family are ignored.
     ///
@@ -92,7 +96,11 @@ impl EurekaServerBuilder {
 
     fn read(self, settings: &Settings, scope: Scope) -> Result<Self, Error> {
         check(settings, scope).map_err(Error::variable)?;
-        let mut properties = PROPERTIES.iter().filter(|property| !is_switched_off(settings, property.name()));
+        let is_read = |name: &str| {
+            let is_of_application = scope == Scope::Embedded && name.starts_with("server.ssl.");
+            !is_of_application && !is_switched_off(settings, name)
+        };
+        let mut properties = PROPERTIES.iter().filter(|property| is_read(property.name()));
         properties.try_fold(self, |builder, property| property.key.apply(settings, builder)).map_err(Error::variable)
     }
 }

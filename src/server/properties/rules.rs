@@ -1,7 +1,7 @@
 //! Rules for the settings that a registry server does not read.
 
 use super::property::Property;
-use super::table::{NOT_YET, OF_SPRING_SERVERS, PROPERTIES, UNPROTECTED, WITHOUT_MEANING};
+use super::table::{NOT_YET, OF_SPRING_SERVERS, OF_SSL, PROPERTIES, UNPROTECTED, WITHOUT_MEANING};
 use crate::config::names::{nearest, nearest_within, relaxed};
 use crate::config::{Entry, InvalidSetting, Origin, Settings, boolean, is_name_of};
 
@@ -16,7 +16,13 @@ pub(super) enum Scope {
 
 /// Settings that the caller of
 /// [`from_settings_standalone`](crate::server::EurekaServerBuilder::from_settings_standalone) reads.
-const LISTENER: [&str; 2] = ["server.port", "server.address"];
+const LISTENER: [&str; 5] = [
+    "server.port",
+    "server.address",
+    "management.server.port",
+    "management.server.address",
+    "management.server.ssl.enabled",
+];
 /// Settings that [`Settings`] reads itself.
 const OF_SOURCES: [&str; 4] =
     ["spring.config.*", "spring.profiles.*", "spring.application.json", "spring.main.cloud-platform"];
@@ -65,20 +71,32 @@ pub(super) fn check(settings: &Settings, scope: Scope) -> Result<(), InvalidSett
 
 fn rule(settings: &Settings, scope: Scope, entry: &Entry) -> Result<Rule, InvalidSetting> {
     let is = |known: &str| is_name_of(known, entry);
-    let [is_eureka, is_spring, is_server, is_security] =
-        ["eureka", "spring", "server", "security"].map(|family| entry.is_below(family));
+    let [is_eureka, is_spring, is_server, is_management, is_security] =
+        ["eureka", "spring", "server", "management", "security"].map(|family| entry.is_below(family));
     // Most settings belong to no family, and a comparison with all settings is slow.
-    if !(is_eureka || is_spring || is_server || is_security) {
+    if !(is_eureka || is_spring || is_server || is_management || is_security) {
         let is_jvm = scope == Scope::Standalone
             && JVM_OPTIONS.contains(&&*entry.name)
             && ["-Deureka.", "-Dspring.", "-Dserver."].into_iter().any(|option| entry.text.contains(option));
         return Ok(if is_jvm { Rule::Warning("has settings of a JVM, which are not read".into()) } else { Rule::None });
+    }
+    let is_of_listener = entry.is_below("server.ssl") || entry.is_below("management");
+    if scope == Scope::Embedded && is_of_listener {
+        let is_ssl = entry.is_below("server.ssl") && !is_off(settings, "server.ssl.enabled") && asks(&entry.text);
+        return Ok(if is_ssl {
+            Rule::Warning("has no effect on the registry in this process: see EurekaServerBuilder::tls".into())
+        } else {
+            Rule::None
+        });
     }
     if PROPERTIES.iter().any(|property| is(property.key.name)) || OF_SOURCES.into_iter().any(is) {
         return Ok(Rule::None);
     }
     if SWITCHES.iter().any(|(family, switch)| is(family) && is_off(settings, switch)) || entry.is_service_link() {
         return Ok(Rule::None);
+    }
+    if let Some((_, why)) = OF_SSL.iter().find(|(name, _)| is(name)) {
+        return Ok(Rule::Warning((*why).to_owned()));
     }
     if let Some((_, why)) = UNPROTECTED.iter().find(|(family, _)| is(family)) {
         return match scope {
@@ -133,7 +151,11 @@ fn rule(settings: &Settings, scope: Scope, entry: &Entry) -> Result<Rule, Invali
             _ => Ok(Rule::OfSpring),
         };
     }
-    if is_server {
+    // `management.server.*` is the listener. The rest configures Spring's endpoints.
+    if is_management && !entry.is_below("management.server") {
+        return Ok(Rule::OfSpring);
+    }
+    if is_server || is_management {
         if OF_SPRING_SERVERS.iter().any(|known| is(known)) {
             return Ok(Rule::OfSpring);
         }

@@ -5,8 +5,12 @@ use std::time::Duration;
 #[cfg(feature = "peers")]
 use super::keyed;
 use super::property::{Builder, Property};
+#[cfg(feature = "tls")]
+use super::ssl;
+#[cfg(any(feature = "peers", feature = "tls"))]
+use crate::config::store_type;
 #[cfg(feature = "peers")]
-use crate::config::{InvalidSetting, TlsKeys, store_type};
+use crate::config::{InvalidSetting, TlsKeys};
 use crate::config::{Key, Unit};
 
 macro_rules! property {
@@ -83,6 +87,33 @@ pub(super) static PROPERTIES: &[Property] = &[
     property!("eureka.server.limits.connections", "COUNT", "20000", "maximum number of connections; beyond it, idle connections are closed for new ones", Count = |mut b, n| { b.connections.connections = n; b }),
     property!("eureka.server.limits.connections-per-address", "COUNT", "", "maximum number of connections from one address, or one /64 of IPv6; beyond it, its idle connections are closed for new ones", Count = |mut b, n| { b.connections.connections_per_address = n; b }),
     property!("eureka.server.limits.http2-streams", "COUNT", "16", "maximum number of concurrent requests on one HTTP/2 connection; clients queue further ones", Count = |mut b, n| { b.connections.http2_streams = n; b }),
+    #[cfg(feature = "tls")]
+    property!("server.ssl.enabled", "BOOL", "", "serve HTTPS only; true by default if there is a certificate or key store", Flag = |b, v| b.ssl_with(|s| s.enabled = Some(v))),
+    #[cfg(feature = "tls")]
+    property!("server.ssl.certificate", "PATH", "", "PEM file with the certificate of the server, followed by those of its issuers; read again when it changes, like the other files", Path = |b, v| Ok(b.ssl_with(|s| s.certificate = Some(v.text().to_owned())))),
+    #[cfg(feature = "tls")]
+    property!("server.ssl.certificate-private-key", "PATH", "", "PEM file with the unencrypted key of the certificate", Path = |b, v| Ok(b.ssl_with(|s| s.private_key = Some(v.text().to_owned())))),
+    #[cfg(feature = "tls")]
+    property!("server.ssl.key-store", "PATH", "", "PKCS#12 or PEM file with the certificate and its key, instead of these two", Path = |b, v| Ok(b.ssl_with(|s| s.key_store.location = Some(v.text().to_owned())))),
+    #[cfg(feature = "tls")]
+    property!("server.ssl.key-store-type", "TYPE", "by content", "PKCS12 or PEM", With = |b, v| { let store_type = store_type(v)?; Ok(b.ssl_with(|s| s.key_store.store_type = Some(store_type))) }),
+    #[cfg(feature = "tls")]
+    property!("server.ssl.key-store-password", "PASSWORD", "", "password of the key store", Secret = |b, v| Ok(b.ssl_with(|s| s.key_store.password = Some(v.secret())))),
+    #[cfg(feature = "tls")]
+    property!("server.ssl.key-password", "PASSWORD", "", "password of the key; must be that of the store", Secret = |b, v| Ok(b.ssl_with(|s| s.key_password = Some(v.secret())))),
+    #[cfg(feature = "tls")]
+    property!("server.ssl.client-auth", "none|want|need", "none", "client certificates: want requests one, need requires one", With = ssl::client_auth),
+    #[cfg(feature = "tls")]
+    property!("server.ssl.trust-certificate", "PATH", "", "PEM file with the CAs of client certificates", Path = |b, v| Ok(b.ssl_with(|s| s.trust_certificate = Some(v.text().to_owned())))),
+    #[cfg(feature = "tls")]
+    property!("server.ssl.trust-store", "PATH", "", "PKCS#12 or PEM file with the CAs of client certificates", Path = |b, v| Ok(b.ssl_with(|s| s.trust_store.location = Some(v.text().to_owned())))),
+    #[cfg(feature = "tls")]
+    property!("server.ssl.trust-store-type", "TYPE", "by content", "PKCS12 or PEM", With = |b, v| { let store_type = store_type(v)?; Ok(b.ssl_with(|s| s.trust_store.store_type = Some(store_type))) }),
+    #[cfg(feature = "tls")]
+    property!("server.ssl.trust-store-password", "PASSWORD", "", "password of the trust store", Secret = |b, v| Ok(b.ssl_with(|s| s.trust_store.password = Some(v.secret())))),
+    #[cfg(feature = "tls")]
+    property!("server.ssl.enabled-protocols", "VERSIONS", "TLSv1.3,TLSv1.2", "accepted versions of TLS", With = ssl::protocols),
+    property!("eureka.server.limits.handshake-time-ms", "MS", "10000", "maximum time of a TLS handshake", Millis = |mut b, v| { b.connections.handshake_timeout = v; b }),
     property!("server.http2.enabled", "BOOL", "true", "accept HTTP/2 in addition to HTTP/1.1", Flag = |mut b, enabled| { b.connections.http2 = enabled; b }),
     property!("eureka.server.limits.response-bytes", "BYTES", "67108864", "maximum memory of responses for slow clients; beyond it, lists are up to 30 s old and slow connections are closed", Count = |b, v| b.limits_with(|l| l.response_bytes(v))),
     property!("eureka.server.limits.name-bytes", "BYTES", "1024", "maximum length of an instance's id, application, host name, IP address and each VIP address; the response to a longer one is 413", Count = |b, v| b.limits_with(|l| l.name_bytes(v))),
@@ -298,13 +329,28 @@ pub(super) const UNPROTECTED: &[(&str, &str)] = &[
     ("spring.security.*", NO_ACCESS_CONTROL),
     ("security.user.*", NO_ACCESS_CONTROL),
     ("security.basic.*", NO_ACCESS_CONTROL),
-    ("server.ssl.*", NO_TLS),
+    #[cfg(not(feature = "tls"))]
+    ("server.ssl.*", "is set, but TLS is not built in: switch on the feature `tls` of tower-eureka, or put a proxy with TLS in front of it"),
+    #[cfg(feature = "tls")]
+    ("server.ssl.bundle", "is set, but bundles are not supported: set server.ssl.certificate and server.ssl.certificate-private-key"),
 ];
 
 const NO_ACCESS_CONTROL: &str = "is set, but this server has no access control yet: put a proxy with access control in front of it and \
                                  remove this setting";
-const NO_TLS: &str = "is set, but this server speaks plain HTTP: put a proxy with TLS in front of it, and remove this setting or set \
-                      server.ssl.enabled to false";
+/// Settings of `server.ssl` with the reason why they have no effect.
+#[cfg(feature = "tls")]
+pub(super) const OF_SSL: &[(&str, &str)] = &[
+    ("server.ssl.key-alias", "has no effect: of several keys in a store, the first by alias is used"),
+    ("server.ssl.ciphers", "has no effect: all cipher suites here are AEAD with forward secrecy"),
+    ("server.ssl.protocol", "has no effect: server.ssl.enabled-protocols selects the versions"),
+    ("server.ssl.key-store-provider", "has no effect: there are no providers as in Java"),
+    ("server.ssl.trust-store-provider", "has no effect: there are no providers as in Java"),
+    ("server.ssl.trust-certificate-private-key", "has no effect: a CA needs no key to verify certificates"),
+    ("server.ssl.server-name-bundles", "has no effect: there is one certificate for all names"),
+];
+#[cfg(not(feature = "tls"))]
+pub(super) const OF_SSL: &[(&str, &str)] = &[];
+
 const NO_CONTEXT: &str = "/: this server responds below /eureka/ only, a proxy in front of it can add a path";
 
 /// Settings of a Spring application's HTTP server without a meaning here.

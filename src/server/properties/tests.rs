@@ -312,7 +312,9 @@ fn list_of_a_file_is_the_value_of_its_key() {
 #[test]
 fn family_of_a_switch_that_is_off_is_ignored_in_arguments_and_variables() {
     let start = |variables: &[(&str, &str)], arguments: &[(&str, &str)]| {
-        EurekaServer::builder().from_settings_standalone(&settings(variables, arguments)).is_ok()
+        // A store that is read does not exist.
+        let builder = EurekaServer::builder().from_settings_standalone(&settings(variables, arguments));
+        builder.and_then(|builder| builder.check()).is_ok()
     };
     for (switch, store, [switch_variable, store_variable]) in [
         ("server.ssl.enabled", "server.ssl.key-store", ["SERVER_SSL_ENABLED", "SERVER_SSL_KEY_STORE"]),
@@ -342,4 +344,34 @@ fn family_of_a_switch_that_is_off_is_ignored_in_arguments_and_variables() {
     let off = json(r#"{"server":{"ssl":{"key-store":"x","enabled":false}}}"#);
     let on = json(r#"{"server":{"ssl":{"key-store":"x"}}}"#);
     assert!(start(&off, &[]) && !start(&on, &[]) && start(&on, &[("server.ssl.enabled", "false")]));
+}
+
+#[cfg(feature = "tls")]
+#[test]
+fn ssl_settings_of_spring_are_read_without_showing_passwords() {
+    let arguments = [
+        ("server.ssl.certificate", "file:/tls.crt"),
+        ("server.ssl.certificatePrivateKey", "/tls.key"),
+        ("server.ssl.trust-certificate", "/ca.pem"),
+        ("server.ssl.client-auth", "NEED"),
+        ("server.ssl.enabled-protocols", "TLSv1.3"),
+        ("server.ssl.key-store-password", "geheim"),
+    ];
+    let standalone = EurekaServer::builder().from_settings_standalone(&settings(&[], &arguments)).unwrap();
+    let standalone = format!("{standalone:?}");
+    for part in ["file:/tls.crt", "/tls.key", "/ca.pem", "Some(Required)", "Some([false, true])", "Some(***)"] {
+        assert!(standalone.contains(part), "{part} in {standalone}");
+    }
+    let embedded = EurekaServer::builder().from_settings(&settings(&[], &arguments)).unwrap();
+    assert!(!format!("{embedded:?}").contains("tls.crt"), "they belong to the application around the registry");
+    for (name, value, expected) in [
+        ("server.ssl.client-auth", "maybe", "none, want or need"),
+        ("server.ssl.enabled-protocols", "TLSv1.1,TLSv1.2", "older versions are not supported"),
+        ("server.ssl.bundle", "web", "bundles are not supported"),
+        ("server.ssl.certificte", "a", "did you mean server.ssl.certificate?"),
+        ("management.server.prot", "1", "did you mean management.server.port?"),
+    ] {
+        let error = set(name, value).unwrap_err();
+        assert!(error.contains(expected), "{error}");
+    }
 }

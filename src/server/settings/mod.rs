@@ -9,6 +9,8 @@ mod peers;
 mod rate_limits;
 #[cfg(feature = "peers")]
 mod regions;
+#[cfg(feature = "tls")]
+mod ssl;
 
 pub use self::eviction::Eviction;
 pub use self::limits::Limits;
@@ -21,6 +23,8 @@ pub(in crate::server) use self::peers::UNUSABLE_URL;
 pub use self::rate_limits::RateLimits;
 #[cfg(feature = "peers")]
 pub use self::regions::Regions;
+#[cfg(feature = "tls")]
+pub(in crate::server) use self::ssl::SslKeys;
 
 use super::Error;
 

@@ -135,12 +135,12 @@ impl Node {
         self
     }
 
-    /// Returns the node as an instance.
-    pub(in crate::server) fn instance(&self, port: u16, now: i64) -> Result<Instance, Error> {
+    /// Returns the node as an instance, whose port is that of HTTP or HTTPS.
+    pub(in crate::server) fn instance(&self, port: u16, is_https: bool, now: i64) -> Result<Instance, Error> {
         if !is_usable(&self.app) {
             return Err(Error::setting("Node::app", "must be a name without slashes and control characters"));
         }
-        self.described(port, now).map_err(Error::own_instance)
+        self.described(port, is_https, now).map_err(Error::own_instance)
     }
 
     /// Returns the host name and the IP address of the node, as far as they are known.
@@ -153,13 +153,16 @@ impl Node {
         }
     }
 
-    fn described(&self, port: u16, now: i64) -> Result<Instance, InvalidInstance> {
+    fn described(&self, port: u16, is_https: bool, now: i64) -> Result<Instance, InvalidInstance> {
         let mut builder = Instance::builder(NO_NAME)
             .port(port)
             .renewal_interval(self.renewal_interval)
             .lease_duration(self.lease_duration)
             .vip_address(self.app.to_lowercase())
             .secure_vip_address(self.app.to_lowercase());
+        if is_https {
+            builder = builder.port_enabled(false).secure_port(port);
+        }
         if let Some(name) = &self.host_name {
             builder = builder.host_name(name);
         }

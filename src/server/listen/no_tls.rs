@@ -1,0 +1,25 @@
+//! Replacement for TLS in builds without the feature `tls`: plain connections only.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+
+use super::certificate::PeerCertificate;
+use super::stream::Transport;
+
+/// TLS of a listener, which cannot exist.
+#[derive(Clone, Debug)]
+pub(crate) enum Acceptor {}
+
+/// Failure of a handshake, which cannot exist.
+pub(super) type Failure = Infallible;
+
+pub(super) async fn handshake(
+    acceptor: &Acceptor,
+    _: TcpStream,
+    _: bool,
+    _: Duration,
+) -> Result<(Transport, Option<PeerCertificate>), Failure> {
+    match *acceptor {}
+}
