@@ -136,10 +136,10 @@ pub(crate) use service_url::{ServiceUrl, shown};
 pub use settings::Settings;
 #[cfg(feature = "server")]
 pub(crate) use source::{Entry, Origin};
-#[cfg(feature = "client")]
-pub(crate) use tls_keys::{TlsKeys, store_type};
 #[cfg(all(feature = "server", feature = "tls"))]
 pub(crate) use tls_keys::{StoreKeys, path_of};
+#[cfg(feature = "client")]
+pub(crate) use tls_keys::{TlsKeys, store_type};
 #[cfg(feature = "server")]
 pub(crate) use value::boolean;
 pub(crate) use value::{Unit, Value};

@@ -24,9 +24,9 @@ pub(crate) use error::{ConnectError, root_cause};
 pub(crate) use names::Names;
 pub(crate) use proxy::{Direct, Proxies};
 pub use resolve::{Resolve, Resolved, Resolving};
-#[cfg(all(feature = "tls", feature = "server"))]
-pub(crate) use tls::{Acceptor, ClientCertificates, HandshakeError, ServerFiles};
 #[cfg(feature = "tls")]
 pub(crate) use tls::Store;
+#[cfg(all(feature = "tls", feature = "server"))]
+pub(crate) use tls::{Acceptor, ClientCertificates, HandshakeError, ServerFiles};
 pub(crate) use tls::{StoreType, TlsSettings, is_rejected_handshake};
 pub(crate) use uri::port_of;

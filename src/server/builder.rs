@@ -3,14 +3,14 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
+#[cfg(feature = "tls")]
+use super::ServerTls;
 #[cfg(feature = "peers")]
 use super::cluster::Cluster;
 use super::events::Events;
 #[cfg(feature = "peers")]
 use super::gate::Gate;
 use super::http::{Intake, ServerState};
-#[cfg(feature = "tls")]
-use super::ServerTls;
 use super::listen::Acceptor;
 use super::listen::Limits as ConnectionLimits;
 use super::node::Node;
@@ -20,10 +20,10 @@ use super::registry::{Registry, Settings};
 #[cfg(feature = "peers")]
 use super::replication::Replication;
 use super::response_cache::ResponseCache;
-#[cfg(feature = "peers")]
-use super::settings::{self, Peers, Regions};
 #[cfg(feature = "tls")]
 use super::settings::SslKeys;
+#[cfg(feature = "peers")]
+use super::settings::{self, Peers, Regions};
 use super::settings::{Eviction, Limits, RateLimits};
 use super::timers::Timers;
 use super::unsent::Unsent;
@@ -286,7 +286,8 @@ impl EurekaServerBuilder {
         let clock = Clock::start();
         let (settings, events) = (self.registry_settings(), Arc::<Events>::default());
         #[cfg(feature = "peers")]
-        let Parts { settings, regions, replication, gate, own } = self.parts(settings, tls.is_some(), clock, events.clone())?;
+        let Parts { settings, regions, replication, gate, own } =
+            self.parts(settings, tls.is_some(), clock, events.clone())?;
         let registry = Arc::new(Registry::with_events(settings.clone(), events));
         let refusals = Arc::<http::Refusals>::default();
         let timers = Timers::start(&registry, refusals.clone(), &settings, clock);

@@ -16,7 +16,9 @@ pub(crate) fn plain() -> Command {
     command.arg("serve").stdout(Stdio::piped()).stderr(Stdio::piped());
     for (variable, _) in std::env::vars_os() {
         let name = variable.to_string_lossy().to_ascii_uppercase();
-        let is_read = ["RUST_LOG", "SERVER", "MANAGEMENT", "SPRING", "EUREKA", "TOWER_EUREKA"].iter().any(|start| name.starts_with(start));
+        let is_read = ["RUST_LOG", "SERVER", "MANAGEMENT", "SPRING", "EUREKA", "TOWER_EUREKA"]
+            .iter()
+            .any(|start| name.starts_with(start));
         if is_read {
             command.env_remove(variable);
         }

@@ -11,6 +11,7 @@ mod files;
 #[cfg(feature = "tonic")]
 mod grpc;
 mod health_check;
+mod listener;
 #[path = "../support/own_address.rs"]
 mod own_address;
 #[cfg(feature = "peers")]

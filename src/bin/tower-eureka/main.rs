@@ -72,9 +72,8 @@ fn main() -> ExitCode {
     };
     let help = properties();
     // An empty variable counts as unset, like those of the other settings.
-    let blank = |(variable, argument)| {
-        std::env::var(variable).is_ok_and(|value| value.trim().is_empty()).then_some(argument)
-    };
+    let blank =
+        |(variable, argument)| std::env::var(variable).is_ok_and(|value| value.trim().is_empty()).then_some(argument);
     let blank = [(LOG_FORMAT, "log_format"), (LISTEN, "listen")].map(blank);
     let command = ["serve", "config"].into_iter().fold(Cli::command(), |command, name| {
         command.mut_subcommand(name, |command| {

@@ -6,10 +6,10 @@ use std::net::SocketAddr;
 
 use tower_eureka::EurekaServer;
 
-#[cfg(target_os = "linux")]
-use self::systemd::{notify, watchdog};
 #[cfg(not(target_os = "linux"))]
 use self::elsewhere::{notify, watchdog};
+#[cfg(target_os = "linux")]
+use self::systemd::{notify, watchdog};
 
 /// State of the process, as a supervisor shows it.
 #[derive(Clone, Copy, Debug)]

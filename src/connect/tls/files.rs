@@ -39,8 +39,8 @@ pub(super) enum IdentityFiles {
 }
 
 /// Files from which a rustls configuration is created.
-pub(super) trait ConfigFiles {
-    type Config;
+pub(super) trait ConfigFiles: Send + Sync + 'static {
+    type Config: Send + Sync;
 
     fn paths(&self) -> Vec<&Path>;
 

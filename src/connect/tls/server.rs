@@ -180,12 +180,12 @@ impl fmt::Display for HandshakeError {
         };
         let text = match tls_error(error) {
             Some(TlsError::NoCertificatesPresented) => "the client sent no certificate, and one is required",
-            Some(TlsError::InvalidCertificate(
-                CertificateError::UnknownIssuer | CertificateError::BadSignature,
-            )) => "the certificate of the client is of a CA that is not trusted here",
-            Some(TlsError::InvalidCertificate(
-                CertificateError::Expired | CertificateError::ExpiredContext { .. },
-            )) => "the certificate of the client has expired",
+            Some(TlsError::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature)) => {
+                "the certificate of the client is of a CA that is not trusted here"
+            }
+            Some(TlsError::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. })) => {
+                "the certificate of the client has expired"
+            }
             Some(TlsError::InvalidCertificate(_)) => "the certificate of the client is unusable",
             Some(TlsError::AlertReceived(AlertDescription::UnknownCA)) => {
                 "the client does not trust the CA of this server's certificate"

@@ -26,9 +26,9 @@ use super::connection::{self, Accepted};
 use super::limits::Limits;
 use super::log::AcceptLog;
 use super::table::{ConnectionTable, Refused};
+use super::tls::Acceptor;
 #[cfg(feature = "tls")]
 use super::tls::Failure;
-use super::tls::Acceptor;
 use crate::server::audit::{self, Repeats};
 use crate::server::unsent::Unsent;
 

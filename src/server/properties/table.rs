@@ -330,9 +330,15 @@ pub(super) const UNPROTECTED: &[(&str, &str)] = &[
     ("security.user.*", NO_ACCESS_CONTROL),
     ("security.basic.*", NO_ACCESS_CONTROL),
     #[cfg(not(feature = "tls"))]
-    ("server.ssl.*", "is set, but TLS is not built in: switch on the feature `tls` of tower-eureka, or put a proxy with TLS in front of it"),
+    (
+        "server.ssl.*",
+        "is set, but TLS is not built in: switch on the feature `tls` of tower-eureka, or put a proxy with TLS in front of it",
+    ),
     #[cfg(feature = "tls")]
-    ("server.ssl.bundle", "is set, but bundles are not supported: set server.ssl.certificate and server.ssl.certificate-private-key"),
+    (
+        "server.ssl.bundle",
+        "is set, but bundles are not supported: set server.ssl.certificate and server.ssl.certificate-private-key",
+    ),
 ];
 
 const NO_ACCESS_CONTROL: &str = "is set, but this server has no access control yet: put a proxy with access control in front of it and \
