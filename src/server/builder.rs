@@ -355,9 +355,10 @@ impl EurekaServerBuilder {
     /// Fails if a setting is unusable.
     pub fn check(&self) -> Result<(), Error> {
         self.check_settings()?;
-        let _tls = self.acceptor()?;
+        let tls = self.acceptor()?;
         #[cfg(feature = "peers")]
-        self.parts(self.registry_settings(), _tls.is_some(), Clock::start(), Arc::default())?;
+        self.parts(self.registry_settings(), tls.is_some(), Clock::start(), Arc::default())?;
+        drop(tls);
         Ok(())
     }
 
