@@ -14,7 +14,8 @@ use super::failure::{Failure, Outcome};
 use super::output::{Color, Output};
 use super::target::{Access, Urls, seconds};
 use super::text::clean;
-use crate::address::{Address, address};
+use crate::address::{Address, Addresses, addresses};
+use crate::serve::LISTEN;
 
 #[derive(Args, Debug)]
 pub(crate) struct Health {
@@ -138,18 +139,27 @@ fn split(url: &str) -> (String, String) {
 fn own_url(arguments: &[String]) -> Result<String, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let settings = Settings::builder().arguments(arguments).load().map_err(|error| text(&error))?;
-    let get = |name: &str| settings.get(name).map_err(|error| text(&error));
-    let Address { host, port } = address(None, &settings).map_err(|error| text(&error))?;
-    let (management, is_tls) = (get("management.server.port")?, get("server.ssl.enabled")?);
-    let port = management.map_or_else(|| port.to_string(), |port| port.trim().to_owned());
+    let listen = std::env::var(LISTEN).ok().filter(|listen| !listen.trim().is_empty());
+    let listen = listen.map(|listen| listen.parse::<Address>()).transpose()?;
+    let Addresses { traffic, management } = addresses(listen.as_ref(), &settings).map_err(|error| text(&error))?;
+    let is_plain = management.as_ref().is_some_and(|management| management.is_plain);
+    let scheme = if is_https(&settings)? && !is_plain { "https" } else { "http" };
+    let Address { host, port } = management.map_or(traffic, |management| management.address);
     // An address of all interfaces is none to connect to.
     let host = match &*host {
         "::" | "0.0.0.0" => "localhost".to_owned(),
         host if host.contains(':') => format!("[{host}]"),
         host => host.to_owned(),
     };
-    let scheme = if is_tls.is_some_and(|text| text.trim().eq_ignore_ascii_case("true")) { "https" } else { "http" };
     Ok(format!("{scheme}://{host}:{port}/"))
+}
+
+/// Returns `true` if the settings give the server a certificate that is not switched off.
+fn is_https(settings: &Settings) -> Result<bool, String> {
+    let get = |name: &str| settings.get(name).map_err(|error| error.to_string());
+    let enabled = get("server.ssl.enabled")?.map(|text| text.trim().to_ascii_lowercase());
+    let has_certificate = get("server.ssl.certificate")?.is_some() || get("server.ssl.key-store")?.is_some();
+    Ok(has_certificate && !matches!(enabled.as_deref(), Some("false" | "no" | "off" | "0")))
 }
 
 #[cfg(test)]
@@ -189,7 +199,11 @@ mod tests {
         assert_eq!(url(&["--server.port=1", "--server.address=10.0.0.1"]).as_deref(), Ok("http://10.0.0.1:1/"));
         assert_eq!(url(&["--server.address=::1", "--server.port=2"]).as_deref(), Ok("http://[::1]:2/"));
         assert_eq!(url(&["--server.port=1", "--management.server.port=2"]).as_deref(), Ok("http://localhost:2/"));
-        assert_eq!(url(&["--server.port=1", "--server.ssl.enabled=true"]).as_deref(), Ok("https://localhost:1/"));
+        let tls = ["--server.port=1", "--server.ssl.certificate=a", "--management.server.port=2"];
+        assert_eq!(url(&tls).as_deref(), Ok("https://localhost:2/"));
+        assert_eq!(url(&[&tls[..], &["--server.ssl.enabled=false"]].concat()).as_deref(), Ok("http://localhost:2/"));
+        let plain = "--management.server.ssl.enabled=false";
+        assert_eq!(url(&[&tls[..], &[plain]].concat()).as_deref(), Ok("http://localhost:2/"));
         assert!(url(&["--server.port=x"]).is_err());
     }
 }
