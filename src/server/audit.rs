@@ -7,6 +7,7 @@
 //! as well, and so are the info lines about changes: of more than [`CHANGES_SHOWN`] a second the
 //! rest are debug lines, with one info line that has their number.
 
+mod counts;
 mod ongoing;
 mod repeats;
 
@@ -18,6 +19,7 @@ use axum::extract::ConnectInfo;
 use http::Extensions;
 use tokio::time::Instant;
 
+pub(in crate::server) use self::counts::{Change, Counts};
 pub(in crate::server) use self::ongoing::{Lasting, Ongoing};
 pub(in crate::server) use self::repeats::Repeats;
 use super::outcome::{Effect, Origin, Place, RegisterOutcome, Registered, Registrant};
@@ -177,6 +179,7 @@ const CHANGES_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct Changes {
     burst: Mutex<Burst>,
+    counts: Counts,
     /// Registrations that are older than the record in the registry.
     older: Repeats,
 }
@@ -189,6 +192,11 @@ struct Burst {
 }
 
 impl Changes {
+    /// Returns the numbers of changes since the start.
+    pub(super) fn counts(&self) -> &Counts {
+        &self.counts
+    }
+
     /// Returns true if a change gets an info line. Without info lines nothing is counted.
     fn pass(&self) -> bool {
         if !is_enabled() {
@@ -258,6 +266,7 @@ pub(super) fn registered(
     caller: Caller,
     changes: &Changes,
 ) {
+    changes.counts.add(Change::Registration, caller.origin);
     if let Some(sent) = kept.filter(|_| caller.origin == Origin::Client && changes.pass()) {
         let (app, instance) = (Quoted(app), Quoted(id));
         tracing::info!(
@@ -288,6 +297,7 @@ pub(super) fn registered(
 
 /// Logs a cancellation by the instance or by an operator.
 pub(super) fn cancelled(app: &str, id: &str, status: InstanceStatus, caller: Caller, changes: &Changes) {
+    changes.counts.add(Change::Cancellation, caller.origin);
     change!(caller.is_quiet(changes), app, id, status, caller, "cancelled");
 }
 
@@ -319,6 +329,7 @@ pub(super) fn override_deleted(
 
 fn override_changed(effect: Effect, caller: Caller, changes: &Changes, log: impl FnOnce(bool)) {
     if effect != Effect::NotFound {
+        changes.counts.add(Change::Override, caller.origin);
         log(effect == Effect::Unchanged || caller.is_quiet(changes));
     }
 }
@@ -331,6 +342,7 @@ pub(super) fn metadata_changed(
     caller: Caller,
     changes: &Changes,
 ) {
+    changes.counts.add(Change::Metadata, caller.origin);
     change!(
         outcome == RegisterOutcome::Unchanged || caller.is_quiet(changes),
         app,

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -13,6 +14,7 @@ use super::gate::Gate;
 use super::http::{Intake, ServerState};
 use super::listen::Acceptor;
 use super::listen::Limits as ConnectionLimits;
+use super::metrics::Measured;
 use super::node::Node;
 #[cfg(feature = "peers")]
 use super::regions::RemoteRegions;
@@ -24,7 +26,7 @@ use super::response_cache::ResponseCache;
 use super::settings::SslKeys;
 #[cfg(feature = "peers")]
 use super::settings::{self, Peers, Regions};
-use super::settings::{Eviction, Limits, RateLimits};
+use super::settings::{About, Eviction, Limits, RateLimits};
 use super::timers::Timers;
 use super::unsent::Unsent;
 use super::{Error, EurekaServer, http, limits, memory};
@@ -62,6 +64,7 @@ pub struct EurekaServerBuilder {
     deltas: bool,
     read_only_cache: bool,
     read_only_cache_interval: Duration,
+    pub(crate) about: About,
     /// Limits of the connections of the server's own listener.
     pub(crate) connections: ConnectionLimits,
     /// TLS of the server's own listener. The one that was set last is in force.
@@ -89,6 +92,7 @@ impl EurekaServerBuilder {
             deltas: true,
             read_only_cache: false,
             read_only_cache_interval: Duration::from_secs(30),
+            about: About::default(),
             connections: ConnectionLimits::default(),
             #[cfg(feature = "tls")]
             tls: None,
@@ -231,6 +235,50 @@ impl EurekaServerBuilder {
         self
     }
 
+    /// Enables metrics: the latency of requests is measured, and `/metrics` has all metrics of the
+    /// server, see [`RegistryService::with_probes`](super::RegistryService::with_probes). Defaults
+    /// to true.
+    ///
+    /// A heartbeat costs two clock readings and an entry in a histogram more.
+    ///
+    /// Spring `management.prometheus.metrics.export.enabled`.
+    #[cfg(feature = "prometheus")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "prometheus")))]
+    pub fn metrics(mut self, enabled: bool) -> Self {
+        self.about.metrics = enabled;
+        self
+    }
+
+    /// Adds the number of instances by application and status to the metrics, under the name of
+    /// Spring: `eureka_server_instances`. Defaults to false.
+    ///
+    /// The first 1,000 applications by name have series of their own, all others one together.
+    ///
+    /// Spring `eureka.server.metrics.enabled`.
+    #[cfg(feature = "prometheus")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "prometheus")))]
+    pub fn metrics_by_application(mut self, enabled: bool) -> Self {
+        self.about.metrics_by_application = enabled;
+        self
+    }
+
+    /// Sets the name of the environment, which `GET status` shows. Defaults to `test`, as in Java.
+    ///
+    /// Spring and Netflix `eureka.environment`.
+    pub fn environment(mut self, name: impl Into<String>) -> Self {
+        self.about.environment = name.into();
+        self
+    }
+
+    /// Sets the name of the data center, which the page for operators shows. Defaults to `default`,
+    /// as in Java.
+    ///
+    /// Spring and Netflix `eureka.datacenter`.
+    pub fn data_center(mut self, name: impl Into<String>) -> Self {
+        self.about.data_center = name.into();
+        self
+    }
+
     /// Changes the settings of eviction, for a property.
     pub(crate) fn eviction_with(mut self, change: impl FnOnce(Eviction) -> Eviction) -> Self {
         self.eviction = change(self.eviction);
@@ -286,7 +334,7 @@ impl EurekaServerBuilder {
         let clock = Clock::start();
         let (settings, events) = (self.registry_settings(), Arc::<Events>::default());
         #[cfg(feature = "peers")]
-        let Parts { settings, regions, replication, gate, own } =
+        let Parts { settings, regions, replication, gate, own, registered } =
             self.parts(settings, tls.is_some(), clock, events.clone())?;
         let registry = Arc::new(Registry::with_events(settings.clone(), events));
         let refusals = Arc::<http::Refusals>::default();
@@ -302,6 +350,8 @@ impl EurekaServerBuilder {
         let unsent = Arc::new(Unsent::new(self.limits.response_bytes));
         let cache_interval = self.read_only_cache.then_some(self.read_only_cache_interval);
         let responses = ResponseCache::new(cache_interval, clock, unsent.clone());
+        #[cfg(feature = "prometheus")]
+        let responses = if self.about.metrics { responses.counting() } else { responses };
         #[cfg(feature = "peers")]
         let responses = match &regions {
             Some(regions) => responses.with_regions(regions.clone()),
@@ -314,7 +364,7 @@ impl EurekaServerBuilder {
             self.node,
             self.eviction.expected_renewal_interval,
             regions.clone(),
-            own,
+            registered,
         );
         #[cfg(feature = "peers")]
         let tasks = {
@@ -335,6 +385,14 @@ impl EurekaServerBuilder {
             deltas: self.deltas,
             refusals,
             rate_limits: limits::RateLimits::new(&self.rate_limits),
+            connections: Arc::default(),
+            measured: Measured::new(&self.about),
+            about: self.about,
+            #[cfg(feature = "peers")]
+            own,
+            #[cfg(not(feature = "peers"))]
+            own: None,
+            leaving: AtomicBool::new(false),
             #[cfg(feature = "peers")]
             regions,
             _tasks: Box::new(tasks),
@@ -427,15 +485,15 @@ impl EurekaServerBuilder {
         let hosts = self.node.hosts(own.as_ref());
         let replication = Replication::new(peers, hosts, self.port, regions.is_some(), events)?;
         let has_cluster = replication.has_cluster();
-        let own = own.filter(|_| self.node.register && has_cluster);
+        let registered = own.clone().filter(|_| self.node.register && has_cluster);
         let gate = if has_cluster { Gate::starting(peers.wait_when_empty, peers.sync_up) } else { Gate::single() };
         let settings = Settings {
-            own_id: own.as_ref().map(|own| own.id().into()),
+            own_id: registered.as_ref().map(|own| own.id().into()),
             compare_versions: peers.take_newer_copies,
             tombstone_retention: if has_cluster { peers.tombstone_retention() } else { Duration::ZERO },
             ..settings
         };
-        Ok(Parts { settings, regions, replication, gate, own })
+        Ok(Parts { settings, regions, replication, gate, own, registered })
     }
 }
 
@@ -446,7 +504,10 @@ struct Parts {
     regions: Option<Arc<RemoteRegions>>,
     replication: Replication,
     gate: Gate,
+    /// Instance of this node.
     own: Option<crate::model::Instance>,
+    /// The same if it is registered.
+    registered: Option<crate::model::Instance>,
 }
 
 /// Share of the memory that the registry may take by default, without the lists that are made of

@@ -100,6 +100,7 @@ mod http;
 mod limits;
 mod listen;
 mod memory;
+mod metrics;
 mod node;
 #[cfg(feature = "peers")]
 mod outbound;
@@ -178,7 +179,7 @@ impl EurekaServer {
     /// `http://host:port/eureka/` for `Router::new().nest("/eureka", ...)`. Below it, `apps` and
     /// `v2/apps` are the same.
     pub fn router(&self) -> axum::Router {
-        http::router(self.state.clone(), "")
+        http::embedded_router(&self.state)
     }
 
     /// Returns the HTTP interface of the registry as a service, for a server that serves nothing
@@ -197,11 +198,12 @@ impl EurekaServer {
     /// TLS of `server.ssl.*`, see [`property`](EurekaServerBuilder::property). Limits that no
     /// property set have their defaults. The setters of the listener change them.
     pub fn listener(&self, listener: TcpListener) -> Listener {
-        Listener::with_limits(listener, self.tls.clone(), self.connections, self.state.unsent().clone())
+        let (unsent, counts) = (self.state.unsent().clone(), self.state.connections().clone());
+        Listener::with_limits(listener, self.tls.clone(), self.connections, unsent, counts)
     }
 
-    /// Returns the health endpoints as a router, for a listener of their own. They are those of
-    /// [`RegistryService::with_probes`]. The page at `/` shows `mount`, the path of the registry on
+    /// Returns the endpoints for operators and their tools as a router, for a listener of their own:
+    /// health, version and metrics. They are those of [`RegistryService::with_probes`]. The page at `/` shows `mount`, the path of the registry on
     /// its own listener.
     pub fn management(&self, mount: &str) -> axum::Router {
         http::management(self.state.clone(), mount)
@@ -271,6 +273,7 @@ impl EurekaServer {
     #[cfg(feature = "peers")]
     #[cfg_attr(docsrs, doc(cfg(feature = "peers")))]
     pub async fn leave(&self, within: Duration) -> bool {
+        self.state.set_leaving();
         self.cluster.withdraw();
         self.state.node().replication().flush(within).await
     }

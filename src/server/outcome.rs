@@ -155,6 +155,34 @@ pub(super) enum Refused {
 }
 
 impl Refused {
+    /// Names of the reasons, as the metrics show them.
+    pub(super) const REASONS: [&str; 9] = [
+        "application_full",
+        "metadata_size",
+        "name_length",
+        "instance_size",
+        "registry_full",
+        "registry_size",
+        "applications",
+        "identity_instances",
+        "identity_applications",
+    ];
+
+    /// Returns the position of this reason in [`REASONS`](Self::REASONS).
+    pub(super) fn position(self) -> usize {
+        match self {
+            Self::ApplicationFull(_) => 0,
+            Self::MetadataTooLarge(_) => 1,
+            Self::NameTooLong(..) => 2,
+            Self::InstanceTooLarge(_) => 3,
+            Self::RegistryFull(_) => 4,
+            Self::RegistryTooLarge(_) => 5,
+            Self::TooManyApplications(_) => 6,
+            Self::IdentityInstances(_) => 7,
+            Self::IdentityApplications(_) => 8,
+        }
+    }
+
     /// Returns true if the registry is full, whatever the instance contains.
     pub(super) fn is_full(self) -> bool {
         matches!(self, Self::RegistryFull(_) | Self::RegistryTooLarge(_) | Self::TooManyApplications(_))

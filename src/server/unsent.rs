@@ -28,6 +28,8 @@ const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("2");
 pub(crate) struct Unsent {
     limit: usize,
     bytes: AtomicUsize,
+    /// Bytes of the lists that caches hold.
+    cached: AtomicUsize,
     /// Set if a body exceeded the budget since the last call of [`is_short`](Unsent::is_short).
     exceeded_since: AtomicBool,
     exhausted: Notify,
@@ -42,6 +44,7 @@ impl Unsent {
         Self {
             limit,
             bytes: AtomicUsize::new(0),
+            cached: AtomicUsize::new(0),
             exceeded_since: AtomicBool::new(false),
             exhausted: Notify::new(),
             closers: AtomicUsize::new(0),
@@ -142,6 +145,18 @@ impl Unsent {
         self.bytes.load(Relaxed)
     }
 
+    /// Returns the bytes of the lists that caches hold.
+    #[cfg(feature = "prometheus")]
+    pub(super) fn cached_bytes(&self) -> usize {
+        self.cached.load(Relaxed)
+    }
+
+    /// Returns the number of responses that were refused since the start.
+    #[cfg(feature = "prometheus")]
+    pub(super) fn refused_total(&self) -> u64 {
+        self.refused.total()
+    }
+
     pub(super) fn add(&self, bytes: usize) {
         let before = self.bytes.fetch_add(bytes, Relaxed);
         if before.saturating_add(bytes) > self.limit {
@@ -156,9 +171,10 @@ impl Unsent {
     /// Returns a list for a cache. Its bytes count from the moment at which the cache drops it
     /// until the last response was sent.
     pub(super) fn cached(self: &Arc<Self>, bytes: Bytes) -> Cached {
+        self.cached.fetch_add(bytes.len(), Relaxed);
         let counted = Arc::new(Counted { bytes, unsent: self.clone(), is_added: AtomicBool::new(false) });
         let readers = Arc::downgrade(&counted);
-        Cached { bytes: Bytes::from_owner(Owner(counted)), readers }
+        Cached { bytes: Bytes::from_owner(Owner(counted)), unsent: self.clone(), readers }
     }
 }
 
@@ -176,11 +192,13 @@ impl Drop for Closing {
 #[derive(Debug)]
 pub(super) struct Cached {
     pub(super) bytes: Bytes,
+    unsent: Arc<Unsent>,
     readers: Weak<Counted>,
 }
 
 impl Drop for Cached {
     fn drop(&mut self) {
+        self.unsent.cached.fetch_sub(self.bytes.len(), Relaxed);
         drop(std::mem::take(&mut self.bytes));
         // Without a reader the bytes are freed by now. They must not count even for a moment.
         if let Some(counted) = self.readers.upgrade() {

@@ -24,11 +24,15 @@ mod http;
 mod limits;
 mod lists;
 mod log;
+#[cfg(all(feature = "peers", feature = "prometheus"))]
+mod metrics;
 #[cfg(all(feature = "dns", feature = "peers"))]
 #[path = "../support/name_server.rs"]
 mod name_server;
 #[cfg(feature = "peers")]
 mod network;
+#[cfg(feature = "peers")]
+mod operations;
 #[cfg(feature = "peers")]
 mod own_url;
 #[cfg(all(feature = "cli", unix))]

@@ -65,7 +65,12 @@ impl Writer {
     }
 
     pub(crate) fn instance(&mut self, instance: &Instance) {
-        self.open("instance");
+        self.instance_as("instance", instance);
+    }
+
+    /// Writes an instance as an element with this name.
+    pub(crate) fn instance_as(&mut self, tag: &str, instance: &Instance) {
+        self.open(tag);
         self.optional("instanceId", instance.instance_id.as_deref());
         self.optional("hostName", instance.host_name.as_deref());
         self.text("app", &instance.app);
@@ -91,7 +96,7 @@ impl Writer {
         self.values("lastDirtyTimestamp", instance.last_dirty_timestamp);
         self.optional("actionType", instance.action.map(|action| action.as_str()));
         self.optional("asgName", instance.asg_name.as_deref());
-        self.close("instance");
+        self.close(tag);
     }
 
     pub(crate) fn open(&mut self, tag: &str) {

@@ -1,6 +1,6 @@
 //! Log lines about a lasting fault.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::sync::{Mutex, MutexGuard};
@@ -30,6 +30,8 @@ const REPEAT_INTERVAL: Duration = Duration::from_secs(60);
 pub(in crate::server) struct Ongoing {
     /// True while the fault lasts. Without a fault, success costs one relaxed load.
     lasts: AtomicBool,
+    /// Number of all occurrences since the start.
+    total: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -56,6 +58,7 @@ struct State {
 impl Ongoing {
     /// Counts an occurrence. Returns the fault if a line about it is to be written now.
     pub(in crate::server) fn occurred(&self) -> Option<Lasting> {
+        self.total.fetch_add(1, Ordering::Relaxed);
         let mut state = self.state();
         self.lasts.store(true, Ordering::Relaxed);
         let now = Instant::now();
@@ -84,6 +87,12 @@ impl Ongoing {
         let since = state.since.take()?;
         let count = std::mem::take(&mut state.count);
         Some(Lasting { count, elapsed: since.elapsed() })
+    }
+
+    /// Returns the number of all occurrences since the start.
+    #[cfg(feature = "prometheus")]
+    pub(in crate::server) fn total(&self) -> u64 {
+        self.total.load(Ordering::Relaxed)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

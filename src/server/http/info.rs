@@ -29,14 +29,25 @@ type Stats = Vec<(&'static str, String)>;
 pub(super) async fn status(State(server): State<ServerState>, format: Format) -> Response {
     let mut general = general_stats(server.uptime());
     general.extend(registry_stats(&server));
-    let application = application_stats(&server);
+    general.push(("environment", server.about().environment.clone()));
+    let replicas = server.replicas();
+    let (application, own, healthy) = (application_stats(&replicas), server.own(), is_healthy(&server, &replicas));
     match format {
         Format::Json => {
-            let stats = |stats: Stats| stats.into_iter().collect::<BTreeMap<_, _>>();
-            // Java has the member `healthy` as well. It is unset by default, and Java then responds
-            // with an error.
-            let status = serde_json::json!({"generalStats": stats(general), "applicationStats": stats(application)});
-            response::json(status.to_string().into())
+            let stats = |stats: Stats| serde_json::json!(stats.into_iter().collect::<BTreeMap<_, _>>());
+            let mut status =
+                format!(r#"{{"generalStats":{},"applicationStats":{}"#, stats(general), stats(application));
+            if let Some(own) = own {
+                let document = String::from_utf8_lossy(&own.to_json()).into_owned();
+                let member = document.strip_prefix(r#"{"instance""#).expect("root object of an instance");
+                // The brace that closed the root object closes the status.
+                status.push_str(&format!(r#","instanceInfo"{}"#, member.strip_suffix('}').expect("root object")));
+            }
+            if let Some(healthy) = healthy {
+                status.push_str(&format!(r#","healthy":{healthy}"#));
+            }
+            status.push('}');
+            response::json(status.into())
         }
         #[cfg(feature = "xml")]
         Format::Xml => {
@@ -46,6 +57,13 @@ pub(super) async fn status(State(server): State<ServerState>, format: Format) ->
                 writer.open(group);
                 stats.iter().for_each(|(name, value)| writer.text(name, value));
                 writer.close(group);
+            }
+            if let Some(own) = own {
+                writer.instance_as("instanceInfo", &own);
+            }
+            if let Some(healthy) = healthy {
+                // Sic.
+                writer.text("isHeathly", if healthy { "true" } else { "false" });
             }
             writer.close(STATUS_ROOT);
             format.text(writer.finish().into())
@@ -110,8 +128,7 @@ fn registry_stats(server: &ServerState) -> Stats {
 }
 
 /// Returns the URLs of all peers, of the available ones and of the unavailable ones.
-fn application_stats(server: &ServerState) -> Stats {
-    let replicas = replicas(server);
+fn application_stats(replicas: &[(Arc<str>, bool)]) -> Stats {
     let with = |available: bool| {
         replicas.iter().filter(|(_, up)| *up == available).map(|(url, _)| format!("{url},")).collect()
     };
@@ -123,15 +140,11 @@ fn application_stats(server: &ServerState) -> Stats {
     ]
 }
 
-/// Returns the URL and availability of each peer.
-fn replicas(server: &ServerState) -> Vec<(Arc<str>, bool)> {
-    #[cfg(feature = "peers")]
-    return server.node().replication().replicas();
-    #[cfg(not(feature = "peers"))]
-    {
-        let _ = server;
-        Vec::new()
-    }
+/// Returns true if enough peers are available. `None` if no number is set: Java then has no such
+/// member, and its JSON response is an error.
+fn is_healthy(server: &ServerState, replicas: &[(Arc<str>, bool)]) -> Option<bool> {
+    let available = replicas.iter().filter(|(_, available)| *available).count();
+    server.about().min_available_peers.map(|required| available >= required)
 }
 
 /// Reads a line such as `VmRSS:   1234 kB`.

@@ -15,12 +15,13 @@
 //! | `json_scan`, `decompress` | limits of a document: depth, number of values, gzip |
 //! | `refusals`, `fallback` | log of refused requests; requests that no operation handles |
 //! | `scope` | regions that a response includes |
-//! | `probes` | health endpoints for load balancers and orchestrators |
+//! | `probes`, `actuator` | health, version and metrics for load balancers and operators |
 //! | `state` | parts of the server that the operations share |
 //! | `service` | the registry as a service without a router of the user, with a fast path |
 //! | `throttle` | rate limits |
 //! | `response`, `if_none_match` | responses, content negotiation, conditional requests |
 
+mod actuator;
 mod applications;
 mod decompress;
 mod fallback;
@@ -45,7 +46,9 @@ mod state;
 mod throttle;
 
 use axum::Router;
-use axum::middleware::from_fn_with_state;
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
 use axum::routing::{MethodRouter, get, post, put};
 
 pub(super) use self::instances::{Invalid, UNKNOWN_OVERRIDE, valid};
@@ -54,14 +57,16 @@ pub use self::operation::{Describe, DescribeLayer, Operation, OperationKind};
 pub(super) use self::refusals::Refusals;
 pub use self::service::{RegistryService, ResponseFuture};
 pub(super) use self::state::{Parts, ServerState};
+use super::metrics::OperationLabel;
 
 /// Suffixes of a client's base URL. Netflix clients append a version, which may be any word as in
 /// Java. fargo doubles the slash of a base URL that ends in one.
 const PREFIXES: [&str; 4] = ["", "/{version}", "/", "/{version}/"];
 
-/// Routes for operators, without those of the registry.
+/// Routes for operators and their tools, without those of the registry: health, version and
+/// metrics. `mount` is the path of the registry.
 pub(super) fn management(server: ServerState, mount: &str) -> Router {
-    probes::router(server, mount)
+    probes::router(server.clone(), mount).merge(actuator::router(server))
 }
 
 /// Returns the router of the operations, with the rate limits.
@@ -97,4 +102,20 @@ fn routes(server: ServerState, mount: &str) -> Router {
         }
     }
     router.method_not_allowed_fallback(fallback::not_allowed).with_state(server)
+}
+
+/// Returns the router for a server of the user's, which measures each request if metrics are
+/// enabled.
+pub(super) fn embedded_router(server: &ServerState) -> Router {
+    let router = router(server.clone(), "");
+    if server.measured().is_enabled() { router.layer(from_fn_with_state(server.clone(), measure)) } else { router }
+}
+
+async fn measure(State(server): State<ServerState>, request: Request, next: Next) -> Response {
+    let measured = server.measured();
+    let operation = OperationLabel::of(request.method(), request.uri().path(), "");
+    let mut timer = measured.timer(measured.start(), || operation);
+    let response = next.run(request).await;
+    timer.finish(response.status());
+    response
 }

@@ -1,55 +1,124 @@
-//! Health endpoints for load balancers and orchestrators, at the paths of a Spring server.
+//! Health endpoints for load balancers and orchestrators, at the paths and in the format of a
+//! Spring server.
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::StatusCode;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use crate::server::http::state::ServerState;
+use crate::server::registry::{Preservation, Renewals};
 
 const JSON: &str = "application/json";
+const UP: &str = "UP";
+const OUT_OF_SERVICE: &str = "OUT_OF_SERVICE";
+/// Status of a component that an operator should look at. Unlike DOWN, it leaves the server UP.
+const UNKNOWN: &str = "UNKNOWN";
 
 /// Returns the routes of the probes. The page at `/` shows `mount`, the path of the registry.
 pub(super) fn router(server: ServerState, mount: &str) -> Router {
     let mut router = Router::new();
-    for path in ["/health", "/actuator/health", "/actuator/health/readiness"] {
-        router = router.route(path, get(readiness)).route(&format!("{path}/"), get(readiness));
+    for path in ["/health", "/actuator/health"] {
+        router = router.route(path, get(health)).route(&format!("{path}/"), get(health));
+    }
+    for path in ["/actuator/health/readiness", "/actuator/health/readiness/"] {
+        router = router.route(path, get(readiness));
     }
     for path in ["/actuator/health/liveness", "/actuator/health/liveness/"] {
         router = router.route(path, get(liveness));
     }
     let registry = format!("{mount}/apps");
-    router.route("/", get(move |server| index(server, registry))).with_state(server)
+    router
+        .route("/actuator/health/{component}", get(component))
+        .route("/", get(move |server| index(server, registry)))
+        .with_state(server)
 }
 
-/// Responds with health in Spring Boot's format, and with the reason.
+/// Responds with the health of all components. The status of the server is its readiness.
+async fn health(State(server): State<ServerState>) -> Response {
+    let (status, components) = (readiness_status(&server), components(&server));
+    let components = Value::from(components);
+    let body = format!(r#"{{"status":"{status}","components":{components},"groups":["liveness","readiness"]}}"#);
+    respond(server.is_ready(), JSON, body)
+}
+
+/// Responds with the readiness, and with its reason.
 async fn readiness(State(server): State<ServerState>) -> Response {
-    let open = server.is_open();
-    let status = if open { "UP" } else { "OUT_OF_SERVICE" };
-    let reason = json!(server.gate_reason());
-    let body = format!(
-        r#"{{"status":"{status}","components":{{"readinessState":{{"status":"{status}"}},"registry":{{"status":"{status}","details":{{"reason":{reason}}}}}}}}}"#
-    );
-    respond(open, JSON, body)
+    let (status, mut all) = (readiness_status(&server), components(&server));
+    all.retain(|name, _| matches!(name.as_str(), "readinessState" | "registry"));
+    let components = Value::from(all);
+    respond(server.is_ready(), JSON, format!(r#"{{"status":"{status}","components":{components}}}"#))
 }
 
 async fn liveness() -> Response {
-    ([(CONTENT_TYPE, JSON), (CACHE_CONTROL, "no-store")], r#"{"status":"UP"}"#).into_response()
+    respond(true, JSON, r#"{"status":"UP"}"#.to_owned())
+}
+
+/// Responds with the health of one component.
+async fn component(State(server): State<ServerState>, Path(name): Path<String>) -> Response {
+    match components(&server).get(&name) {
+        Some(component) => respond(component["status"] != OUT_OF_SERVICE, JSON, component.to_string()),
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+fn readiness_status(server: &ServerState) -> &'static str {
+    if server.is_ready() { UP } else { OUT_OF_SERVICE }
+}
+
+fn components(server: &ServerState) -> Map<String, Value> {
+    let ready = readiness_status(server);
+    let mut components = Map::new();
+    let mut add = |name: &str, component: Value| components.insert(name.to_owned(), component);
+    add("livenessState", json!({"status": UP}));
+    add("readinessState", json!({"status": ready}));
+    add("ping", json!({"status": UP}));
+    let details = json!({"reason": server.readiness_reason(), "instances": server.registry().size()});
+    add("registry", json!({"status": ready, "details": details}));
+    add("selfPreservation", self_preservation(server));
+    let replicas = server.replicas();
+    if !replicas.is_empty() {
+        let is_complete = replicas.iter().all(|(_, available)| *available);
+        let state = |available| if available { UP } else { "DOWN" };
+        let details: Map<_, _> =
+            replicas.iter().map(|(url, available)| (url.to_string(), state(*available).into())).collect();
+        add("peers", json!({"status": if is_complete { UP } else { UNKNOWN }, "details": details}));
+    }
+    components
+}
+
+/// Returns the state of self-preservation. While it is active, the lists may show instances that
+/// are gone.
+fn self_preservation(server: &ServerState) -> Value {
+    let registry = server.registry();
+    let (preservation, Renewals { last_minute, threshold }) = (registry.preservation(), registry.renewals());
+    let (status, state) = match preservation {
+        Preservation::Disabled => (UP, "disabled"),
+        Preservation::Inactive => (UP, "inactive"),
+        Preservation::Partial(_) | Preservation::Active => (UNKNOWN, "active"),
+    };
+    let details = json!({
+        "state": state,
+        "preservedApplications": preservation.to_string(),
+        "renewsLastMinute": last_minute,
+        "renewsThreshold": threshold,
+    });
+    json!({"status": status, "details": details})
 }
 
 async fn index(State(server): State<ServerState>, registry: String) -> Response {
-    let open = server.is_open();
-    let state = if open { "open for traffic" } else { "not open for traffic yet" };
+    let ready = server.is_ready();
+    let state = if ready { "open for traffic" } else { "not open for traffic yet" };
     let name = concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION"));
-    let reason = server.gate_reason();
-    respond(open, "text/plain; charset=utf-8", format!("{name}\n{state}: {reason}\nregistry: {registry}\n"))
+    let reason = server.readiness_reason();
+    respond(ready, "text/plain; charset=utf-8", format!("{name}\n{state}: {reason}\nregistry: {registry}\n"))
 }
 
-/// Responds with 200 if the server is open for traffic, else with 503.
-fn respond(open: bool, content_type: &'static str, body: String) -> Response {
-    let status = if open { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+/// Responds with 200 if the server is ready, else with 503.
+fn respond(ready: bool, content_type: &'static str, body: String) -> Response {
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, [(CONTENT_TYPE, content_type), (CACHE_CONTROL, "no-store")], body).into_response()
 }

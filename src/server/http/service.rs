@@ -10,7 +10,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use axum::Router;
 use axum::body::Body;
@@ -23,8 +23,9 @@ use tower::Service;
 use super::path::{Target, upper};
 use super::response::{ListRequest, NotAcceptable};
 use super::scope::Scope;
-use super::{applications, fallback, instances, probes, throttle};
+use super::{applications, fallback, instances, throttle};
 use crate::server::http::state::ServerState;
+use crate::server::metrics::{OperationLabel, Timer};
 use crate::server::response_cache::List;
 
 /// HTTP service of a registry, for a server that serves nothing else. Created by
@@ -47,14 +48,20 @@ impl RegistryService {
         Self { server, router, mount }
     }
 
-    /// Adds health endpoints for load balancers and orchestrators, at the paths of a Spring server.
+    /// Adds endpoints for load balancers, orchestrators and monitoring, at the paths of a Spring
+    /// server.
     ///
     /// `/`, `/health`, `/actuator/health` and `/actuator/health/readiness` respond with 503 until
     /// the server is [open for traffic](crate::EurekaServer::is_open), and with 200 from then on.
-    /// `/actuator/health/liveness` always responds with 200. The paths do not depend on the
-    /// registry's own path.
+    /// `/actuator/health/liveness` always responds with 200. From the call of
+    /// [`EurekaServer::leave`](crate::EurekaServer) on the server is stopping, and not ready any
+    /// more. `/actuator/info` has the version and the uptime.
+    ///
+    /// With the feature `prometheus`, `/metrics` and `/actuator/prometheus` have the
+    /// [metrics](crate::server::EurekaServerBuilder::metrics), and `/actuator/metrics` has them as
+    /// JSON. The paths do not depend on the registry's own path.
     pub fn with_probes(mut self) -> Self {
-        self.router = self.router.merge(probes::router(self.server.clone(), &self.mount));
+        self.router = self.router.merge(super::management(self.server.clone(), &self.mount));
         self
     }
 }
@@ -69,21 +76,29 @@ impl Service<Request<Body>> for RegistryService {
     }
 
     fn call(&mut self, request: Request<Body>) -> ResponseFuture {
+        let started = self.server.measured().start();
         if self.server.rate_limits().is_some()
             && request.uri().path().starts_with(&*self.mount)
             && let Some(refusal) = throttle::refuse(&self.server, &request)
         {
+            let operation = OperationLabel::of(request.method(), request.uri().path(), &self.mount);
+            self.server.measured().record(started, operation, refusal.status());
             return ResponseFuture(ResponseState::Ready(Some(refusal)));
         }
         let Some(fast) = FastPath::of(request.method(), request.uri().path(), &self.mount) else {
+            let operation = || OperationLabel::of(request.method(), request.uri().path(), &self.mount);
+            let timer = self.server.measured().timer(started, operation);
             // A router is always ready.
-            return ResponseFuture(ResponseState::Pending(Box::pin(self.router.call(request))));
+            return ResponseFuture(ResponseState::Pending(Box::pin(self.router.call(request)), timer));
         };
+        let operation = fast.operation();
         if let Some(response) = fast.ready_response(&self.server, &request) {
+            self.server.measured().record(started, operation, response.status());
             return ResponseFuture(ResponseState::Ready(Some(response)));
         }
         let server = self.server.clone();
-        ResponseFuture(ResponseState::Pending(match fast {
+        let timer = server.measured().timer(started, || operation);
+        let response: Pin<Box<dyn Future<Output = _> + Send>> = match fast {
             FastPath::List(list) => {
                 let (list, requested) = (list.into_owned(), ListRequest::of(request.headers()).ok_or(NotAcceptable));
                 let scope = Scope::of(&server, request.headers(), request.uri().query());
@@ -93,7 +108,8 @@ impl Service<Request<Body>> for RegistryService {
                 let target = Target { app: (*app).into(), id: id.into() };
                 Box::pin(async { Ok(instances::heartbeat(State(server), target, request).await) })
             }
-        }))
+        };
+        ResponseFuture(ResponseState::Pending(response, timer))
     }
 }
 
@@ -122,6 +138,15 @@ impl<'a> FastPath<'a> {
         Some(Self::List(list))
     }
 
+    fn operation(&self) -> OperationLabel {
+        match self {
+            Self::Heartbeat { .. } => OperationLabel::Heartbeat,
+            Self::List(List::Delta) => OperationLabel::Delta,
+            Self::List(List::Application(_)) => OperationLabel::Application,
+            Self::List(_) => OperationLabel::List,
+        }
+    }
+
     /// Returns the response if it needs no wait: neither for the request's body nor for a list that
     /// is not cached.
     fn ready_response(&self, server: &ServerState, request: &Request<Body>) -> Option<Response> {
@@ -141,7 +166,7 @@ pub struct ResponseFuture(ResponseState);
 enum ResponseState {
     /// `None` once it was polled.
     Ready(Option<Response>),
-    Pending(Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>),
+    Pending(Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>, Timer),
 }
 
 impl Future for ResponseFuture {
@@ -152,7 +177,11 @@ impl Future for ResponseFuture {
             ResponseState::Ready(response) => {
                 Poll::Ready(Ok(response.take().expect("future is not polled after completion")))
             }
-            ResponseState::Pending(future) => future.as_mut().poll(cx),
+            ResponseState::Pending(future, timer) => {
+                let response = ready!(future.as_mut().poll(cx))?;
+                timer.finish(response.status());
+                Poll::Ready(Ok(response))
+            }
         }
     }
 }

@@ -3,15 +3,20 @@
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use super::{Intake, Refusals};
+use crate::model::{Instance, InstanceStatus};
 use crate::server::limits::RateLimits;
+use crate::server::listen::ConnectionCounts;
+use crate::server::metrics::Measured;
 use crate::server::node::Node;
 #[cfg(feature = "peers")]
 use crate::server::regions::RemoteRegions;
 use crate::server::registry::Registry;
 use crate::server::response_cache::ResponseCache;
+use crate::server::settings::About;
 use crate::server::unsent::Unsent;
 
 /// Parts of the server that its HTTP operations use. It is cheap to clone.
@@ -28,6 +33,13 @@ pub(in crate::server) struct Parts {
     pub(in crate::server) deltas: bool,
     pub(in crate::server) refusals: Arc<Refusals>,
     pub(in crate::server) rate_limits: Option<Box<RateLimits>>,
+    pub(in crate::server) connections: Arc<ConnectionCounts>,
+    pub(in crate::server) measured: Measured,
+    pub(in crate::server) about: About,
+    /// Instance of this node. `None` if its port is not known.
+    pub(in crate::server) own: Option<Instance>,
+    /// Set once the server leaves its cluster.
+    pub(in crate::server) leaving: AtomicBool,
     #[cfg(feature = "peers")]
     pub(in crate::server) regions: Option<Arc<RemoteRegions>>,
     /// Tasks of the server. They end when the last clone of the state is dropped.
@@ -42,6 +54,23 @@ impl ServerState {
     /// Returns true if lists are served.
     pub(in crate::server) fn is_open(&self) -> bool {
         self.awaits_no_region() && self.node().is_open()
+    }
+
+    /// Returns true if load balancers should send requests: lists are served, and the server is not
+    /// stopping.
+    pub(in crate::server) fn is_ready(&self) -> bool {
+        self.is_open() && !self.0.leaving.load(Relaxed)
+    }
+
+    /// Records that the server is stopping.
+    #[cfg(feature = "peers")]
+    pub(in crate::server) fn set_leaving(&self) {
+        self.0.leaving.store(true, Relaxed);
+    }
+
+    /// Returns the reason for which the server is ready or not.
+    pub(super) fn readiness_reason(&self) -> String {
+        if self.0.leaving.load(Relaxed) { "this node is stopping".to_owned() } else { self.gate_reason() }
     }
 
     /// Returns the reason for which lists are served or refused.
@@ -90,6 +119,57 @@ impl ServerState {
 
     pub(super) fn responses(&self) -> &ResponseCache {
         &self.0.responses
+    }
+
+    pub(in crate::server) fn connections(&self) -> &Arc<ConnectionCounts> {
+        &self.0.connections
+    }
+
+    pub(in crate::server) fn measured(&self) -> &Measured {
+        &self.0.measured
+    }
+
+    pub(super) fn about(&self) -> &About {
+        &self.0.about
+    }
+
+    /// Returns the record of this node: the registered one, or else the one that it would register.
+    /// `None` if its port is not known.
+    pub(super) fn own(&self) -> Option<Instance> {
+        let own = self.0.own.as_ref()?;
+        let registered = self.registry().instance(own.app(), own.id(), self.now());
+        Some(registered.unwrap_or_else(|| Instance {
+            status: if self.is_open() { InstanceStatus::Up } else { InstanceStatus::Starting },
+            is_coordinating_discovery_server: true,
+            ..own.clone()
+        }))
+    }
+
+    /// Returns the URL and the availability of each peer.
+    pub(super) fn replicas(&self) -> Vec<(Arc<str>, bool)> {
+        #[cfg(feature = "peers")]
+        return self.node().replication().replicas();
+        #[cfg(not(feature = "peers"))]
+        Vec::new()
+    }
+
+    #[cfg(feature = "prometheus")]
+    pub(in crate::server) fn has_metrics(&self) -> bool {
+        self.0.about.metrics
+    }
+
+    /// Returns the parts of the server that the metrics are read from.
+    #[cfg(feature = "prometheus")]
+    pub(super) fn metrics(&self) -> crate::server::metrics::Parts<'_> {
+        crate::server::metrics::Parts {
+            node: self.node(),
+            responses: self.responses(),
+            unsent: self.unsent(),
+            connections: self.connections(),
+            measured: self.measured(),
+            is_open: self.is_open(),
+            by_application: self.0.about.metrics_by_application,
+        }
     }
 
     pub(in crate::server) fn unsent(&self) -> &Arc<Unsent> {

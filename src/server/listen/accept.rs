@@ -23,6 +23,7 @@ use tower::Service;
 
 use super::activity::Activity;
 use super::connection::{self, Accepted};
+use super::counts::{ClosedFor, ConnectionCounts, RefusedFor};
 use super::limits::Limits;
 use super::log::AcceptLog;
 use super::table::{ConnectionTable, Refused};
@@ -68,6 +69,7 @@ pub(super) struct AcceptLoop<S> {
     slow_check: SlowCheck,
     log: AcceptLog,
     unreadable: Arc<Repeats>,
+    counts: Arc<ConnectionCounts>,
 }
 
 /// Accepted connection without a permit.
@@ -115,6 +117,7 @@ where
         tls: Option<Acceptor>,
         limits: Limits,
         unsent: Arc<Unsent>,
+        counts: Arc<ConnectionCounts>,
         app: S,
     ) -> Self {
         Self {
@@ -130,6 +133,7 @@ where
             slow_check: SlowCheck::new(),
             log: AcceptLog::new(&limits),
             unreadable: Arc::default(),
+            counts,
         }
     }
 
@@ -178,6 +182,7 @@ where
         let permit = match self.table.admit(peer.ip(), &activity) {
             Ok(admitted) => {
                 self.log.admitted(&admitted, self.table.count());
+                self.counts.add_closed(ClosedFor::Other, admitted.closed);
                 admitted.permit
             }
             Err(Refused::Full) if waiting_since.is_none_or(|since| since.elapsed() < PERMIT_TIMEOUT) => {
@@ -186,7 +191,9 @@ where
                 return;
             }
             Err(refused) => {
-                self.log.refused(peer, refused == Refused::Full, self.table.count());
+                let is_full = refused == Refused::Full;
+                self.counts.add_refused(if is_full { RefusedFor::Full } else { RefusedFor::Address });
+                self.log.refused(peer, is_full, self.table.count());
                 return;
             }
         };
@@ -194,12 +201,12 @@ where
         let (http, app) = (self.http.clone(), self.app.clone());
         let accepted = Accepted { stream, peer, tls: self.tls.clone() };
         let connection = connection::serve(http, accepted, app, self.limits, activity, stopped.clone());
-        let unreadable = self.unreadable.clone();
+        let (unreadable, counts, open) = (self.unreadable.clone(), self.counts.clone(), self.counts.opened());
         let task = self.connections.spawn(async move {
             if let Err(error) = connection.await {
-                log_failure(&*error, peer, &unreadable);
+                log_failure(&*error, peer, &unreadable, &counts);
             }
-            drop(permit);
+            drop((permit, open));
         });
         self.table.set_task(key, task);
     }
@@ -208,6 +215,7 @@ where
     fn close_slow(&mut self) {
         let is_short = self.unsent.is_short();
         let closed = if is_short { self.table.close_slow(self.limits.response_timeout / 4) } else { 0 };
+        self.counts.add_closed(ClosedFor::Slow, closed);
         self.log.closed_slow(closed, is_short, self.unsent.bytes());
         self.slow_check.checked(is_short);
     }
@@ -216,6 +224,8 @@ where
     async fn make_room(&mut self, error: &io::Error) {
         let connections = self.table.count();
         let closed = self.table.make_room(error.raw_os_error() == Some(OUT_OF_DESCRIPTORS));
+        self.counts.add_refused(RefusedFor::System);
+        self.counts.add_closed(ClosedFor::Other, closed);
         self.log.failed(error, connections, closed, self.table.limit());
         // Closed connections release their descriptors only when their tasks end.
         sleep(if closed > 0 { CLOSE_PAUSE } else { ACCEPT_PAUSE }).await;
@@ -242,10 +252,11 @@ async fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
 
 /// Logs the failure of a connection. It is a warning if the peer does not speak HTTP, as one that
 /// speaks TLS, if its head is too large, or if the TLS handshake failed.
-fn log_failure(error: &(dyn Error + 'static), peer: SocketAddr, unreadable: &Repeats) {
+fn log_failure(error: &(dyn Error + 'static), peer: SocketAddr, unreadable: &Repeats, counts: &ConnectionCounts) {
     let origin = audit::canonical(peer);
     #[cfg(feature = "tls")]
     if let Some(failure) = error.downcast_ref::<Failure>().filter(|failure| !failure.is_quiet()) {
+        counts.add_closed(ClosedFor::Handshake, 1);
         unreadable.flush();
         if let Some(suppressed) = unreadable.pass(format_args!("TLS handshake of {}: {failure}", origin.ip())) {
             tracing::warn!(%origin, suppressed, error = %failure, "TLS handshake failed");
@@ -258,6 +269,7 @@ fn log_failure(error: &(dyn Error + 'static), peer: SocketAddr, unreadable: &Rep
         return;
     }
     let cause = error.source().map(|cause| format!(": {cause}")).unwrap_or_default();
+    counts.add_closed(ClosedFor::Unreadable, 1);
     unreadable.flush();
     if let Some(suppressed) = unreadable.pass(format_args!("connection of {} closed: {error}{cause}", origin.ip())) {
         tracing::warn!(%origin, suppressed, "connection closed: {error}{cause} (does the client speak HTTPS?)");

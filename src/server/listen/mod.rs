@@ -17,6 +17,7 @@ mod activity;
 mod body;
 mod certificate;
 mod connection;
+mod counts;
 mod limits;
 mod log;
 mod response;
@@ -43,6 +44,7 @@ use tower::Service;
 
 use self::accept::AcceptLoop;
 pub use self::certificate::PeerCertificate;
+pub(crate) use self::counts::ConnectionCounts;
 pub(crate) use self::limits::Limits;
 pub(super) use self::tls::Acceptor;
 #[cfg(feature = "tls")]
@@ -85,13 +87,14 @@ pub struct Listener {
     tls: Option<Acceptor>,
     limits: Limits,
     unsent: Arc<Unsent>,
+    counts: Arc<ConnectionCounts>,
 }
 
 impl Listener {
     /// Creates a listener with the default limits. It has no budget of unsent bytes, since the
     /// budget belongs to a registry: see [`EurekaServer::listener`](crate::EurekaServer::listener).
     pub fn new(listener: TcpListener) -> Self {
-        Self::with_limits(listener, None, Limits::default(), Arc::new(Unsent::new(usize::MAX)))
+        Self::with_limits(listener, None, Limits::default(), Arc::new(Unsent::new(usize::MAX)), Arc::default())
     }
 
     pub(super) fn with_limits(
@@ -99,8 +102,9 @@ impl Listener {
         tls: Option<Acceptor>,
         limits: Limits,
         unsent: Arc<Unsent>,
+        counts: Arc<ConnectionCounts>,
     ) -> Self {
-        Self { listener, tls, limits, unsent }
+        Self { listener, tls, limits, unsent, counts }
     }
 
     /// Serves HTTPS only. Defaults to plain HTTP, or to the TLS of the registry, see
@@ -273,6 +277,6 @@ impl Listener {
     where
         S: Service<Request<Body>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
     {
-        AcceptLoop::new(self.listener, self.tls, self.limits, self.unsent, app).run(shutdown).await;
+        AcceptLoop::new(self.listener, self.tls, self.limits, self.unsent, self.counts, app).run(shutdown).await;
     }
 }

@@ -7,11 +7,11 @@ use super::keyed;
 use super::property::{Builder, Property};
 #[cfg(feature = "tls")]
 use super::ssl;
+#[cfg(feature = "peers")]
+use crate::config::TlsKeys;
 #[cfg(any(feature = "peers", feature = "tls"))]
 use crate::config::store_type;
-#[cfg(feature = "peers")]
-use crate::config::{InvalidSetting, TlsKeys};
-use crate::config::{Key, Unit};
+use crate::config::{InvalidSetting, Key, Unit, Value};
 
 macro_rules! property {
     ($name:literal, $unit:literal, $default:literal, $help:literal, With = $set:expr) => {
@@ -66,6 +66,13 @@ fn tls(
     result.map(|()| builder)
 }
 
+/// Sets the number of available peers of a healthy node. A negative number is Java's default.
+fn min_available_peers(mut builder: Builder, value: &Value) -> Result<Builder, InvalidSetting> {
+    let number: i64 = value.text().parse().map_err(|_| value.invalid("a whole number, or -1"))?;
+    builder.about.min_available_peers = number.try_into().ok();
+    Ok(builder)
+}
+
 #[rustfmt::skip]
 pub(super) static PROPERTIES: &[Property] = &[
     property!("eureka.server.enable-self-preservation", "BOOL", "true", "stop evictions while too few heartbeats arrive", Flag = |b, v| b.eviction_with(|e| e.self_preservation(v))),
@@ -78,6 +85,13 @@ pub(super) static PROPERTIES: &[Property] = &[
     property!("eureka.server.use-read-only-response-cache", "BOOL", "false", "respond with cached lists that may be out of date; on by default in Java", Flag = Builder::read_only_cache),
     property!("eureka.server.response-cache-update-interval-ms", "MS", "30000", "maximum age of these lists", Millis = Builder::read_only_cache_interval),
     property!("eureka.server.retention-time-in-m-s-in-delta-queue", "MS", "180000", "time for which a change is in the delta", Millis = Builder::delta_retention),
+    property!("eureka.environment", "NAME", "test", "environment that the status shows", Text = |b, name| b.environment(name)),
+    property!("eureka.datacenter", "NAME", "default", "data center that the page for operators shows", Text = |b, name| b.data_center(name)),
+    property!("eureka.server.min-available-instances-for-peer-replication", "COUNT", "-1", "number of available peers from which on the status shows this node as healthy; -1 shows nothing", With = min_available_peers),
+    #[cfg(feature = "prometheus")]
+    property!("management.prometheus.metrics.export.enabled", "BOOL", "true", "measure the latency of requests, and show metrics at /metrics and /actuator/prometheus", Flag = Builder::metrics),
+    #[cfg(feature = "prometheus")]
+    property!("eureka.server.metrics.enabled", "BOOL", "false", "add the number of instances by application to the metrics, as eureka_server_instances", Flag = Builder::metrics_by_application),
     property!("eureka.server.limits.registration-bytes", "BYTES", "1048576", "maximum body of a registration, before and after decompression; the response to a longer one is 413", Count = |b, v| b.limits_with(|l| l.registration_bytes(v))),
     property!("eureka.server.limits.batch-bytes", "BYTES", "10485760", "maximum body of a replication batch, before and after decompression; the response to a longer one is 413", Count = |b, v| b.limits_with(|l| l.batch_bytes(v))),
     property!("eureka.server.limits.request-bytes-in-flight", "BYTES", "67108864", "maximum memory of all request bodies in flight; the response to a body without room is 503", Count = |b, v| b.limits_with(|l| l.request_bytes_in_flight(v))),
@@ -273,8 +287,8 @@ pub(super) const WITHOUT_MEANING: &[&str] = &[
     "eureka.server.json-codec-name",
     "eureka.server.xml-codec-name",
     "eureka.server.experimental.*",
+    #[cfg(not(feature = "prometheus"))]
     "eureka.server.metrics.enabled",
-    "eureka.server.min-available-instances-for-peer-replication",
     "eureka.server.expected-number-of-renews-per-min",
     "eureka.server.default-open-for-traffic-count",
     "eureka.instance.registry.expected-number-of-clients-sending-renews",
@@ -299,8 +313,6 @@ pub(super) const WITHOUT_MEANING: &[&str] = &[
     "eureka.client.tls.*",
     "eureka.dashboard.enabled",
     "eureka.dashboard.path",
-    "eureka.environment",
-    "eureka.datacenter",
     "eureka.client.transport.applications-resolver-use-ip",
     "eureka.client.registry-fetch-interval-seconds",
     "eureka.client.filter-only-up-instances",

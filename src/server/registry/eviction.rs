@@ -47,6 +47,7 @@ impl Registry {
             self.ended(&lease, id, End::Evicted, now);
             drop(leases);
             evicted += 1;
+            self.changes().counts().add_expired();
             audit::expired(app, id, lease.instance().status, evicted > EVICTIONS_SHOWN);
         }
         if evicted > EVICTIONS_SHOWN {

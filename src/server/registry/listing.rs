@@ -49,6 +49,16 @@ struct Limits {
     deletions: usize,
 }
 
+/// Numbers of a listing at one moment.
+#[cfg(feature = "prometheus")]
+#[derive(Clone, Debug)]
+pub(in crate::server) struct Totals {
+    pub(in crate::server) applications: usize,
+    pub(in crate::server) counts: StatusCounts,
+    /// Weight of the listed instances and applications.
+    pub(in crate::server) bytes: usize,
+}
+
 /// Number of instances and bytes by which a new instance exceeds the limits.
 #[derive(Clone, Debug)]
 pub(super) struct Shortage {
@@ -283,6 +293,13 @@ impl Listing {
 
     pub(in crate::server) fn delta_revision(&self) -> u64 {
         self.delta_revision.load(Ordering::Acquire)
+    }
+
+    /// Returns the present numbers of the lists.
+    #[cfg(feature = "prometheus")]
+    pub(super) fn totals(&self) -> Totals {
+        let Published { applications, counts, weight, .. } = &*self.lock();
+        Totals { applications: applications.len(), counts: *counts, bytes: *weight }
     }
 
     /// Returns the number of instances.

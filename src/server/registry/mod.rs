@@ -58,6 +58,8 @@ mod version;
 
 #[cfg(feature = "peers")]
 pub(super) use self::listing::Listing;
+#[cfg(feature = "prometheus")]
+pub(super) use self::listing::Totals;
 pub(super) use self::preserved::{Preservation, Renewals};
 pub(super) use self::settings::Settings;
 pub(super) use self::state::Registry;

@@ -36,7 +36,9 @@ const RUNS_TO_END: usize = 2;
 impl Registry {
     /// Ends a minute of counting heartbeats. Must be called every 60 seconds.
     pub(in crate::server) fn end_minute(&self) {
-        self.preservation.renewals_last_minute.store(self.shards.take_renewals(), Relaxed);
+        let total = self.shards.renewals();
+        let before = self.preservation.renewals_before.swap(total, Relaxed);
+        self.preservation.renewals_last_minute.store(total - before, Relaxed);
     }
 
     /// Returns true if expired leases of an application may be evicted.
@@ -63,6 +65,18 @@ impl Registry {
             self.settings.renewal_percent_threshold,
         );
         Renewals { last_minute: self.preservation.renewals_last_minute.load(Relaxed), threshold }
+    }
+
+    /// Returns the number of heartbeats since the start that renewed a lease.
+    #[cfg(feature = "prometheus")]
+    pub(in crate::server) fn renewals_total(&self) -> u64 {
+        self.shards.renewals()
+    }
+
+    /// Returns the number of expired leases that self-preservation kept in the last eviction run.
+    #[cfg(feature = "prometheus")]
+    pub(in crate::server) fn kept_leases(&self) -> usize {
+        self.preservation.last_run().kept
     }
 
     /// Returns the state of self-preservation at the last eviction run.
@@ -95,7 +109,7 @@ impl Registry {
             Preservation::Active
         };
         let mut last_run = self.preservation.last_run();
-        last_run.state = now;
+        (last_run.state, last_run.kept) = (now, kept);
         last_run.inactive_runs = if now.is_active() { 0 } else { last_run.inactive_runs.saturating_add(1) };
         let before = last_run.logged;
         match before {

@@ -13,6 +13,8 @@ use crate::sync::{Mutex, MutexGuard};
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) renewals_last_minute: AtomicU64,
+    /// Number of renewals before the present minute.
+    pub(super) renewals_before: AtomicU64,
     preserved: Mutex<Preserved>,
     last_run: Mutex<LastRun>,
 }
@@ -21,6 +23,8 @@ pub(super) struct State {
 #[derive(Debug, Default)]
 pub(super) struct LastRun {
     pub(super) state: Preservation,
+    /// Number of expired leases that the run kept.
+    pub(super) kept: usize,
     /// State that was logged last. `None` unless self-preservation is active according to the log.
     pub(super) logged: Option<Preservation>,
     /// Number of consecutive eviction runs without self-preservation.

@@ -9,6 +9,8 @@ use super::lease::Lease;
 use super::limits;
 #[cfg(feature = "peers")]
 use super::listing::Listing;
+#[cfg(feature = "prometheus")]
+use super::listing::Totals;
 use super::state::Registry;
 use crate::model::Instance;
 use crate::server::events::ServerEvents;
@@ -109,6 +111,18 @@ impl Registry {
     #[cfg(feature = "peers")]
     pub(in crate::server) fn has_room(&self) -> bool {
         self.listing.has_room()
+    }
+
+    /// Returns the present numbers of applications, of instances by status and of bytes.
+    #[cfg(feature = "prometheus")]
+    pub(in crate::server) fn totals(&self) -> Totals {
+        self.listing.totals()
+    }
+
+    /// Returns the maximum number of instances.
+    #[cfg(feature = "prometheus")]
+    pub(in crate::server) fn instance_limit(&self) -> usize {
+        self.settings.registry_limit
     }
 
     /// Returns the number of instances.

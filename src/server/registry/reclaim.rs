@@ -27,6 +27,7 @@ impl Registry {
             self.ended(&lease, &id, End::Evicted, now);
             drop(leases);
             audit::evicted_silent(&app, &id, lease.instance().status);
+            self.changes().counts().add_reclaimed();
             self.capacity.log_reclaimed(&self.listing);
         }
     }

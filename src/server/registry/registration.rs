@@ -25,7 +25,9 @@ impl Registry {
         let registrant = registrant.into();
         let (app, id, origin) = (incoming.app.clone(), Arc::<str>::from(incoming.id()), registrant.origin);
         let mut leases = self.shards.write(&app, &id);
-        let registered = self.register_in(&mut leases, incoming, registrant, origin, now)?;
+        let registered = self.register_in(&mut leases, incoming, registrant, origin, now);
+        self.count_refusal(&registered);
+        let registered = registered?;
         if matches!(registered.outcome, RegisterOutcome::Stale { .. }) {
             return Ok(registered);
         }
@@ -33,6 +35,12 @@ impl Registry {
         let (is_new, replicated) = (registered.outcome == RegisterOutcome::New, origin == Origin::Replica);
         self.emit(&leases, &app, &id, |instance| ServerEvent::Registered { instance, is_new, replicated });
         Ok(registered)
+    }
+
+    fn count_refusal(&self, registered: &Result<Registered, Refused>) {
+        if let Err(refused) | Ok(Registered { refused: Some(refused), .. }) = registered {
+            self.changes().counts().add_refused(*refused);
+        }
     }
 
     fn register_in(
@@ -141,7 +149,9 @@ impl Registry {
         let Some(lease) = leases.get(app, id).filter(|lease| self.is_visible(lease, now)) else { return Ok(None) };
         let (mut instance, registrant) = (lease.instance().clone(), lease.registrant().clone());
         instance.metadata.extend(entries);
-        let registered = self.register_in(&mut leases, instance, registrant, Origin::Client, now)?;
+        let registered = self.register_in(&mut leases, instance, registrant, Origin::Client, now);
+        self.count_refusal(&registered);
+        let registered = registered?;
         if let Some(refused) = registered.refused {
             return Err(refused);
         }

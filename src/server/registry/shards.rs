@@ -35,9 +35,9 @@ impl Shards {
         self.shards.iter()
     }
 
-    /// Returns the number of renewals since the last call.
-    pub(super) fn take_renewals(&self) -> u64 {
-        self.shards.iter().map(|shard| shard.renewals.swap(0, Relaxed)).sum()
+    /// Returns the number of renewals since the start.
+    pub(super) fn renewals(&self) -> u64 {
+        self.shards.iter().map(|shard| shard.renewals.load(Relaxed)).sum()
     }
 }
 

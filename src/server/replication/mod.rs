@@ -20,11 +20,13 @@
 //! | `queue` | changes that wait for one peer, their order and their times; no IO |
 //! | `peer` | one peer: its queue, its batches, its responses, its clock |
 //! | `loopback` | detection of a peer URL that leads to this node |
+//! | `availability`, `stats` | log lines about peers that were lost and found; counters of batches |
 //! | `batch` | items of a batch, as they are sent |
 //! | `refused` | copies that a registry refused |
 //! | `own_url` | recognition of this node's own URL by its text |
 //! | `locks` | order of the changes of an instance |
 
+mod availability;
 mod batch;
 mod local_node;
 mod locks;
@@ -33,6 +35,7 @@ mod own_url;
 mod peer;
 mod queue;
 mod refused;
+mod stats;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, MutexGuard};
@@ -50,6 +53,8 @@ pub(in crate::server) use self::peer::Peer;
 use self::queue::{BATCH_SIZE, Limits};
 pub(in crate::server) use self::queue::{Change, Target};
 pub(in crate::server) use self::refused::RefusedCopies;
+#[cfg(feature = "prometheus")]
+pub(in crate::server) use self::stats::PeerState;
 use super::Error;
 use super::events::Events;
 use super::settings::{Peers, UNUSABLE_URL};

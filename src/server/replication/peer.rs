@@ -10,11 +10,15 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::availability::Availability;
 use super::batch::{in_parts, item};
 use super::local_node::LocalNode;
 use super::loopback::Loopback;
 use super::queue::{Change, Limits, Outcome, Queue, Step, Target, Task};
 use super::refused::RefusedCopies;
+#[cfg(feature = "prometheus")]
+use super::stats::PeerState;
+use super::stats::{BatchCounts, BatchEnd};
 use crate::config::ServiceUrl;
 use crate::error::{Error, Kind};
 use crate::model::{
@@ -61,13 +65,9 @@ pub(in crate::server) struct Peer {
     /// The peer's clock differs from this machine's.
     is_skewed: AtomicBool,
     skew: Ongoing,
-    /// The peer responded to the last request.
-    responds: AtomicBool,
-    /// A request was sent to the peer.
-    is_known: AtomicBool,
-    /// The peer responded to the last batch with an error.
-    refuses: AtomicBool,
-    /// Limits the log lines about such batches.
+    availability: Availability,
+    batches: BatchCounts,
+    /// Limits the log lines about batches that the peer refuses.
     refusals: Throttle,
     /// Batches that failed and are kept for the peer.
     failures: Ongoing,
@@ -98,9 +98,8 @@ impl Peer {
             clock,
             is_skewed: AtomicBool::new(false),
             skew: Ongoing::default(),
-            responds: AtomicBool::new(false),
-            is_known: AtomicBool::new(false),
-            refuses: AtomicBool::new(false),
+            availability: Availability::default(),
+            batches: BatchCounts::default(),
             refusals: Throttle::new(LOG_INTERVAL),
             failures: Ongoing::default(),
             refused: Mutex::default(),
@@ -154,12 +153,17 @@ impl Peer {
         }
         match &outcome {
             Ok(Some(_)) => {
-                self.refuses.store(false, Relaxed);
+                self.availability.set_refuses(false);
                 self.note_other();
             }
-            Err(error) if error.status().is_some() && !error.is_paused() => self.refuses.store(true, Relaxed),
+            // This node is no peer of its own.
+            Ok(None) => {
+                self.availability.set_responds(true);
+                return outcome;
+            }
+            Err(error) if error.status().is_some() && !error.is_paused() => self.availability.set_refuses(true),
             // A peer that was not reached refused nothing.
-            Ok(None) | Err(_) => {}
+            Err(_) => {}
         }
         self.record(outcome)
     }
@@ -192,7 +196,7 @@ impl Peer {
     /// Returns true if the peer responded to the last request and took the last batch that reached
     /// it.
     pub(in crate::server) fn is_available(&self) -> bool {
-        self.responds.load(Relaxed) && !self.refuses.load(Relaxed)
+        self.availability.is_available()
     }
 
     /// Records by the outcome of a request whether the peer responds. A 403 is a response, too: a
@@ -204,11 +208,10 @@ impl Peer {
             Err(error) if error.is_paused() => return outcome,
             Err(error) => error.status() == Some(StatusCode::FORBIDDEN.as_u16()),
         };
-        let is_first = !self.is_known.swap(true, Relaxed);
-        if self.responds.swap(responds, Relaxed) != responds || is_first {
-            tracing::debug!(peer = %self.url.as_str(), responds, "availability of the peer changed");
+        self.availability.set_responds(responds);
+        if let Some(is_available) = self.availability.changed(self.url.as_str(), outcome.as_ref().err()) {
             let peer = self.url.as_str();
-            self.events.send(|| match responds {
+            self.events.send(|| match is_available {
                 true => ServerEvent::PeerUp { peer: peer.clone() },
                 false => ServerEvent::PeerDown { peer: peer.clone() },
             });
@@ -374,6 +377,19 @@ impl Peer {
         self.queue().has_pending(target)
     }
 
+    /// Returns the present state of the replication to the peer.
+    #[cfg(feature = "prometheus")]
+    pub(in crate::server) fn state(&self) -> PeerState {
+        let queue = self.queue();
+        PeerState {
+            is_available: self.is_available(),
+            backlog: queue.backlog(),
+            lag: queue.lag(Instant::now()),
+            batches: self.batches.all(),
+            dropped: queue.counters().dropped(),
+        }
+    }
+
     /// Returns the number of changes that were dropped from a full queue.
     pub(in crate::server) fn dropped(&self) -> u64 {
         self.queue().counters().overflowed
@@ -462,6 +478,7 @@ impl Peer {
             Ok(None) if self.note_own() => Outcome::Done,
             Ok(None) => Outcome::Failed,
             Ok(Some(response)) if response.0.len() == changes.len() => {
+                self.batches.add(BatchEnd::Applied);
                 for (change, result) in changes.iter().zip(response.0) {
                     self.apply_result(change, result, local);
                 }
@@ -470,6 +487,7 @@ impl Peer {
             Ok(Some(response)) => {
                 let (sent, received) = (changes.len(), response.0.len());
                 tracing::warn!(peer = %self.url.as_str(), sent, received, "number of results differs from the batch");
+                self.batches.add(BatchEnd::Refused);
                 self.queue().note_refusal();
                 Outcome::Done
             }
@@ -480,6 +498,11 @@ impl Peer {
     /// Logs that a batch failed, and returns what to do with it.
     fn note_failure(&self, error: &Error, changes: usize) -> Outcome {
         let outcome = outcome(error);
+        self.batches.add(match outcome {
+            Outcome::Done | Outcome::Unsent => BatchEnd::Refused,
+            Outcome::Congested => BatchEnd::Congested,
+            Outcome::Failed => BatchEnd::Failed,
+        });
         let peer = self.url.as_str();
         if outcome == Outcome::Done {
             self.queue().note_refusal();

@@ -24,6 +24,7 @@
 //! their bytes. While they exceed the budget, requests get the latest body instead of a new one,
 //! see [`SingleFlight::get_or_build`].
 
+mod counts;
 mod etag;
 mod list;
 #[cfg(feature = "peers")]
@@ -41,7 +42,9 @@ use std::time::Duration;
 
 use http::HeaderValue;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
+use self::counts::Counts;
 use self::etag::{Kind, etag};
 pub(super) use self::list::{By, List};
 #[cfg(feature = "peers")]
@@ -76,6 +79,8 @@ pub(super) struct ResponseCache {
     unsent: Arc<Unsent>,
     /// Permits to build a body that is one of many.
     permits: Arc<Semaphore>,
+    /// `None` unless metrics are enabled.
+    counts: Option<Counts>,
 }
 
 /// Maximum number of concurrent builds of bodies that are one of many.
@@ -110,7 +115,22 @@ impl ResponseCache {
             }),
             unsent,
             permits: Arc::new(Semaphore::new(CONCURRENT_BUILDS)),
+            counts: None,
         }
+    }
+
+    /// Counts the hits from now on.
+    #[cfg(feature = "prometheus")]
+    pub(super) fn counting(mut self) -> Self {
+        self.counts = Some(Counts::default());
+        self
+    }
+
+    /// Returns the numbers of responses that were cached, and of those that were built for a
+    /// request. They are zero unless they are counted.
+    #[cfg(feature = "prometheus")]
+    pub(super) fn hits_and_misses(&self) -> [u64; 2] {
+        self.counts.as_ref().map_or([0, 0], Counts::hits_and_misses)
     }
 
     /// Adds other regions to the lists.
@@ -129,6 +149,14 @@ impl ResponseCache {
     /// Lists for VIPs are found in the read-only cache only. With other regions nothing is found,
     /// since the list does not say yet which regions it shows.
     pub(super) fn cached(&self, registry: &Registry, list: &List<'_>, variant: Variant) -> Option<Arc<Body>> {
+        let body = self.find(registry, list, variant)?;
+        if let Some(counts) = &self.counts {
+            counts.add_hit();
+        }
+        Some(body)
+    }
+
+    fn find(&self, registry: &Registry, list: &List<'_>, variant: Variant) -> Option<Arc<Body>> {
         if let Some(options) = &self.options {
             return options.cached(list, variant);
         }
@@ -155,6 +183,22 @@ impl ResponseCache {
     /// # Errors
     /// The budget is exhausted and no body is cached.
     pub(super) async fn get(
+        &self,
+        registry: &Arc<Registry>,
+        list: &List<'_>,
+        variant: Variant,
+    ) -> Result<Option<Arc<Body>>, BudgetExhausted> {
+        let Some(counts) = &self.counts else { return self.read(registry, list, variant).await };
+        let started = Instant::now();
+        let body = self.read(registry, list, variant).await?;
+        if let Some(body) = &body {
+            counts.add(body.built < started);
+        }
+        Ok(body)
+    }
+
+    /// Returns the body from the read-only cache, if it is on, or else the latest one.
+    async fn read(
         &self,
         registry: &Arc<Registry>,
         list: &List<'_>,

@@ -1,5 +1,6 @@
 //! Settings of a server, by subject. The builder collects them.
 
+mod about;
 mod eviction;
 mod limits;
 #[cfg(feature = "peers")]
@@ -12,6 +13,7 @@ mod regions;
 #[cfg(feature = "tls")]
 mod ssl;
 
+pub(crate) use self::about::About;
 pub use self::eviction::Eviction;
 pub use self::limits::Limits;
 #[cfg(feature = "peers")]

@@ -16,7 +16,7 @@ pub(in crate::server) struct Body {
     /// Digest of the instances that it shows, or of the whole registry in a delta. `None` if a
     /// client could not compute the same from the body.
     pub(in crate::server) digest: Option<HeaderValue>,
-    pub(super) built: Instant,
+    pub(in crate::server) built: Instant,
     cached: Cached,
 }
 

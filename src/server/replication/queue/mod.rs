@@ -105,6 +105,14 @@ pub(super) struct Counters {
     pub(super) overflowed: u64,
 }
 
+#[cfg(feature = "prometheus")]
+impl Counters {
+    /// Returns the numbers of tasks that no other replaced, with the names of the reasons.
+    pub(super) fn dropped(self) -> [(&'static str, u64); 2] {
+        [("expired", self.expired), ("overflow", self.overflowed)]
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Queue {
     limits: Limits,
@@ -262,6 +270,19 @@ impl Queue {
     pub(super) fn has_pending(&self, target: &Target) -> bool {
         let waits = |places: &[Option<i64>; 5]| ALL.iter().any(|&a| a != Heartbeat && places[a as usize].is_some());
         self.in_flight.contains(target) || self.places.get(target).is_some_and(waits)
+    }
+
+    /// Returns the number of tasks that wait or are in flight.
+    #[cfg(feature = "prometheus")]
+    pub(super) fn backlog(&self) -> usize {
+        self.waiting.len() + self.in_flight.len()
+    }
+
+    /// Returns the time since the oldest waiting task was pushed, or zero if none waits.
+    #[cfg(feature = "prometheus")]
+    pub(super) fn lag(&self, now: Instant) -> Duration {
+        let oldest = self.waiting.first_key_value();
+        oldest.map_or(Duration::ZERO, |(_, task)| now.saturating_duration_since(task.pushed))
     }
 
     pub(super) fn counters(&self) -> Counters {

@@ -1,0 +1,111 @@
+//! Endpoints for operators beside health, at the paths of Spring's actuator: the version, and the
+//! metrics.
+
+use axum::Router;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use serde_json::json;
+
+use crate::server::http::state::ServerState;
+
+const JSON: &str = "application/json";
+
+/// Returns the routes of the actuator. Without metrics, those of the metrics are missing.
+pub(super) fn router(server: ServerState) -> Router {
+    let mut paths = vec!["/actuator/health", "/actuator/info"];
+    let mut router = Router::new().route("/actuator/info", get(info));
+    #[cfg(feature = "prometheus")]
+    if server.has_metrics() {
+        paths.extend(["/actuator/metrics", "/actuator/prometheus"]);
+        router = router
+            .route("/metrics", get(metrics::text))
+            .route("/actuator/prometheus", get(metrics::text))
+            .route("/actuator/metrics", get(metrics::names))
+            .route("/actuator/metrics/{name}", get(metrics::one));
+    }
+    paths.push("/actuator");
+    let links: serde_json::Map<_, _> = paths
+        .into_iter()
+        .map(|path| {
+            let name = path.rsplit('/').next().filter(|&name| name != "actuator").unwrap_or("self");
+            (name.to_owned(), json!({"href": path, "templated": false}))
+        })
+        .collect();
+    let links = json!({"_links": links}).to_string();
+    router.route("/actuator", get(async move || respond(JSON, links.clone()))).with_state(server)
+}
+
+/// Responds with the version and the uptime.
+async fn info(State(server): State<ServerState>) -> Response {
+    let name = env!("CARGO_PKG_NAME");
+    let info = json!({
+        "app": {"name": name, "description": env!("CARGO_PKG_DESCRIPTION"), "version": env!("CARGO_PKG_VERSION")},
+        "build": {
+            "name": name,
+            "version": env!("CARGO_PKG_VERSION"),
+            "profile": if cfg!(debug_assertions) { "debug" } else { "release" },
+            "features": features(),
+        },
+        "os": {"name": std::env::consts::OS, "arch": std::env::consts::ARCH},
+        "process": {"pid": std::process::id(), "uptimeSeconds": server.uptime().as_secs()},
+    });
+    respond(JSON, info.to_string())
+}
+
+/// Returns the features that this server was built with.
+fn features() -> Vec<&'static str> {
+    let features = [
+        ("cli", cfg!(feature = "cli")),
+        ("dns", cfg!(feature = "dns")),
+        ("peers", cfg!(feature = "peers")),
+        ("pkcs12", cfg!(feature = "pkcs12")),
+        ("prometheus", cfg!(feature = "prometheus")),
+        ("tls", cfg!(feature = "tls")),
+        ("xml", cfg!(feature = "xml")),
+    ];
+    features.into_iter().filter(|(_, is_enabled)| *is_enabled).map(|(name, _)| name).collect()
+}
+
+fn respond(content_type: &'static str, body: String) -> Response {
+    ([(CONTENT_TYPE, content_type), (CACHE_CONTROL, "no-store")], body).into_response()
+}
+
+#[cfg(feature = "prometheus")]
+mod metrics {
+    use axum::extract::{Path, RawQuery, State};
+    use axum::response::{IntoResponse, Response};
+    use http::StatusCode;
+
+    use super::{JSON, ServerState, respond};
+    use crate::server::http::query;
+    use crate::server::metrics;
+
+    /// Responds with all metrics in the text format of Prometheus.
+    pub(super) async fn text(State(server): State<ServerState>) -> Response {
+        respond(metrics::CONTENT_TYPE, metrics::text(&server.metrics()))
+    }
+
+    /// Responds with the names of all metrics.
+    pub(super) async fn names(State(server): State<ServerState>) -> Response {
+        respond(JSON, metrics::names(&server.metrics()).to_string())
+    }
+
+    /// Responds with one metric. The parameters `tag=NAME:VALUE` select some of its samples.
+    pub(super) async fn one(
+        State(server): State<ServerState>,
+        Path(name): Path<String>,
+        RawQuery(query): RawQuery,
+    ) -> Response {
+        let tags = query::pairs(query.as_deref()).filter(|(key, _)| key == "tag").map(|(_, tag)| tag.into_owned());
+        let tags: Vec<_> = tags.collect();
+        let Some(tags) = tags.iter().map(|tag| tag.split_once(':')).collect::<Option<Vec<_>>>() else {
+            return (StatusCode::BAD_REQUEST, "a tag is tag=NAME:VALUE").into_response();
+        };
+        match metrics::one(&server.metrics(), &name, &tags) {
+            Some(metric) => respond(JSON, metric.to_string()),
+            None => StatusCode::NOT_FOUND.into_response(),
+        }
+    }
+}

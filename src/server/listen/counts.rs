@@ -1,0 +1,90 @@
+//! Counters of the connections of all listeners of a server, which the metrics show.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+/// Numbers of connections. Shared by all listeners of a server.
+#[derive(Debug, Default)]
+pub(crate) struct ConnectionCounts {
+    open: AtomicUsize,
+    accepted: AtomicU64,
+    /// By position in [`REFUSED`](Self::REFUSED).
+    refused: [AtomicU64; Self::REFUSED.len()],
+    /// By position in [`CLOSED`](Self::CLOSED).
+    closed: [AtomicU64; Self::CLOSED.len()],
+}
+
+/// Reason for which a connection was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RefusedFor {
+    /// All connections are in use.
+    Full,
+    /// The address has reached its share.
+    Address,
+    /// The system refused it, usually for lack of file descriptors.
+    System,
+}
+
+/// Reason for which the listener closed a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ClosedFor {
+    /// It was idle, and another one needed its place.
+    Other,
+    /// Its client reads responses too slowly.
+    Slow,
+    /// Its client does not speak HTTP, or its head is too large.
+    Unreadable,
+    /// The TLS handshake failed.
+    #[cfg(feature = "tls")]
+    Handshake,
+}
+
+/// Counts an open connection until it is dropped.
+#[derive(Debug)]
+pub(super) struct OpenConnection(Arc<ConnectionCounts>);
+
+impl ConnectionCounts {
+    const REFUSED: [&str; 3] = ["full", "address", "system"];
+    const CLOSED: [&str; 4] = ["room", "slow", "unreadable", "handshake"];
+
+    pub(super) fn opened(self: &Arc<Self>) -> OpenConnection {
+        self.accepted.fetch_add(1, Relaxed);
+        self.open.fetch_add(1, Relaxed);
+        OpenConnection(self.clone())
+    }
+
+    pub(super) fn add_refused(&self, reason: RefusedFor) {
+        self.refused[reason as usize].fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn add_closed(&self, reason: ClosedFor, number: usize) {
+        self.closed[reason as usize].fetch_add(number as u64, Relaxed);
+    }
+}
+
+#[cfg(feature = "prometheus")]
+impl ConnectionCounts {
+    pub(in crate::server) fn open(&self) -> usize {
+        self.open.load(Relaxed)
+    }
+
+    pub(in crate::server) fn accepted(&self) -> u64 {
+        self.accepted.load(Relaxed)
+    }
+
+    /// Returns the numbers of refused connections by reason.
+    pub(in crate::server) fn refused(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        Self::REFUSED.into_iter().zip(&self.refused).map(|(reason, number)| (reason, number.load(Relaxed)))
+    }
+
+    /// Returns the numbers of connections that a listener closed, by reason.
+    pub(in crate::server) fn closed(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        Self::CLOSED.into_iter().zip(&self.closed).map(|(reason, number)| (reason, number.load(Relaxed)))
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Relaxed);
+    }
+}
