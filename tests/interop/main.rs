@@ -1,16 +1,18 @@
 //! Tests against real Spring Cloud Eureka servers and clients, each in a process of its own.
 //!
 //! Each test starts its processes on free ports, waits for conditions (never for a fixed time), and
-//! stops its processes even if it fails. The suite needs a JDK 17 and Maven, and takes about nine
+//! stops its processes even if it fails. The suite needs a JDK 17 and Maven, and takes about ten
 //! minutes: `cargo test --all-features --test interop`. Logs are in `target/tmp/interop/`.
 #![allow(clippy::print_stderr, reason = "a failed test shows the ends of its logs")]
 
 mod against_spring;
+mod command_line;
 mod differential;
 mod health_pages;
 mod http;
 mod instances;
 mod many_instances;
+mod migration;
 mod mixed_cluster;
 #[expect(clippy::unwrap_used, reason = "the suites share it, and the others allow it")]
 #[path = "../support/name_server.rs"]

@@ -34,6 +34,18 @@ impl Registry {
     }
 }
 
+/// Returns the command of another verb.
+pub(crate) fn verb(arguments: &[&str]) -> Command {
+    let mut command = Command::new(REGISTRY);
+    command.args(arguments).kill_on_drop(true);
+    command
+}
+
+/// Returns the folder of the binary.
+pub(crate) fn folder() -> &'static Path {
+    Path::new(REGISTRY).parent().expect("a file lies in a folder")
+}
+
 /// Process of the example `provider`.
 pub(crate) struct Provider {
     pub(crate) process: Process,

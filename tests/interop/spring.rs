@@ -184,6 +184,14 @@ impl Admin {
 
 /// Returns the command of a Java program, which is built first if its sources changed.
 pub(crate) fn java(project: &str, jar: &str) -> Command {
+    let jar = java_archive(project, jar);
+    let mut command = Command::new("java");
+    command.args(["-Xmx300m", "-XX:TieredStopAtLevel=1", "-jar"]).arg(jar);
+    command
+}
+
+/// Returns the archive of a Java program, which is built first if its sources changed.
+pub(crate) fn java_archive(project: &str, jar: &str) -> PathBuf {
     let project = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop").join(project);
     let jar = project.join("target").join(jar);
     let built = modified(&jar);
@@ -195,9 +203,7 @@ pub(crate) fn java(project: &str, jar: &str) -> Command {
             .status();
         assert!(status.as_ref().is_ok_and(|s| s.success()), "mvn package in {}: {status:?}", project.display());
     }
-    let mut command = Command::new("java");
-    command.args(["-Xmx300m", "-XX:TieredStopAtLevel=1", "-jar"]).arg(jar);
-    command
+    jar
 }
 
 fn modified(path: &Path) -> Option<SystemTime> {

@@ -455,6 +455,17 @@ fn reader_that_closes_its_pipe_is_no_error() {
     assert_eq!(watching.child.wait().unwrap().code(), Some(0));
 }
 
+#[test]
+fn output_that_cannot_be_written_is_exit_code_6_and_health_keeps_its_own() {
+    let Ok(full) = std::fs::File::options().write(true).open("/dev/full") else { return };
+    let registry = start(&["--eureka.server.wait-time-in-ms-when-sync-empty=0"]);
+    for (name, code) in [("apps", 6), ("health", 0)] {
+        let mut command = verb(&[name, "--url", &url(&registry)]);
+        let (found, _, err) = finish(command.stdout(full.try_clone().unwrap()));
+        assert_eq!(found, code, "{err}");
+    }
+}
+
 /// Returns the output of a process that prints nothing.
 fn spawn_empty() -> std::process::ChildStdout {
     let mut child = Command::new("true").stdout(Stdio::piped()).spawn().unwrap();

@@ -72,7 +72,11 @@ impl Drain {
             context.note(format_args!("{display} stays {OutOfService}; tower-eureka status clear takes it back"));
             return Ok(Outcome::Interrupted);
         }
-        match transport.instance(&named.app, &named.id).await? {
+        let now = transport.instance(&named.app, &named.id).await;
+        if now.is_err() {
+            context.note(format_args!("{display} was set {OutOfService}, and its present status is unknown"));
+        }
+        match now? {
             // Its process has stopped meanwhile.
             None => step("gone", format!("{display} has left the registry"))?,
             Some(now) if now.status() == tower_eureka::model::InstanceStatus::Up => {

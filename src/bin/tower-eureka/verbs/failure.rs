@@ -37,6 +37,10 @@ pub(crate) enum Cause {
     NotFound = 4,
     /// The registry refused the request.
     Refused = 5,
+    /// The output cannot be written.
+    Output = 6,
+    /// The reader of the output closed it, and wants no more.
+    ReaderGone = 0,
 }
 
 /// Error of a verb: its exit code and its message, which holds no secret.
@@ -87,6 +91,8 @@ impl From<Error> for Failure {
 /// Output that cannot be written.
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
-        Self::new(Cause::Unreachable, format_args!("cannot write to stdout: {error}"))
+        let is_gone = error.kind() == io::ErrorKind::BrokenPipe;
+        let cause = if is_gone { Cause::ReaderGone } else { Cause::Output };
+        Self::new(cause, format_args!("cannot write to stdout: {error}"))
     }
 }

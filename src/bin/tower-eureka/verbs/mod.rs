@@ -24,7 +24,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use self::failure::{Failure, Outcome};
+use self::failure::{Cause, Failure, Outcome};
 
 /// Width of the help texts.
 pub(crate) const COLUMNS: usize = 80;
@@ -86,7 +86,11 @@ impl Verb {
         let ended = runtime.block_on(self.outcome(&Context { settings }));
         // Does not wait for a DNS lookup that hangs.
         runtime.shutdown_background();
-        ended.map(ExitCode::from).map_err(|failure| (failure.code(), failure.to_string()))
+        match ended {
+            Ok(outcome) => Ok(outcome.into()),
+            Err(failure) if failure.cause == Cause::ReaderGone => Ok(failure.code()),
+            Err(failure) => Err((failure.code(), failure.to_string())),
+        }
     }
 
     async fn outcome(self, context: &Context) -> Result<Outcome, Failure> {

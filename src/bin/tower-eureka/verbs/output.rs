@@ -43,7 +43,7 @@ impl Color {
     }
 }
 
-/// Standard output. A reader that closed it ends the verb without an error.
+/// Standard output.
 #[derive(Debug)]
 pub(crate) struct Output {
     json: bool,
@@ -74,11 +74,7 @@ impl Output {
     /// Writes a line.
     pub(crate) fn line(&self, line: &str) -> io::Result<()> {
         let mut stdout = io::stdout().lock();
-        let written = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
-        match written {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
-            written => written,
-        }
+        writeln!(stdout, "{line}").and_then(|()| stdout.flush())
     }
 
     /// Writes a document in one line.

@@ -9,7 +9,7 @@ use tower_eureka::Instance;
 use crate::verbs::fields::{Field, fields};
 
 /// Name of the difference if servers lack an instance.
-const INSTANCE: &str = "instance";
+pub(crate) const INSTANCE: &str = "instance";
 
 /// Application and id of an instance.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -15,9 +15,9 @@ use tokio::time::{Instant, sleep};
 use tower_eureka::transport::Transport;
 use tower_eureka::{Error, Eureka};
 
-use self::compare::{Difference, Key, Records, differences};
+use self::compare::{Difference, INSTANCE, Key, Records, differences};
 use super::Context;
-use super::failure::{Cause, Failure, Outcome};
+use super::failure::{Failure, Outcome};
 use super::fields::ACTION;
 use super::output::{Color, Output, Table};
 use super::target::{Access, Urls, seconds};
@@ -87,8 +87,8 @@ impl Diff {
             let comparison = compare(&nodes).await;
             let is_over = until.is_none_or(|until| Instant::now() >= until);
             match comparison {
-                // A server that restarts is waited for.
-                Err(failure) if is_over || failure.cause != Cause::Unreachable => return Err(failure),
+                // A server that restarts is waited for: it is unreachable, and then refuses its list.
+                Err(error) if is_over || error.is_config() || error.status() == Some(401) => return Err(error.into()),
                 Ok(comparison) if is_over || self.agree(&comparison) => break comparison,
                 _ => sleep(PAUSE).await,
             }
@@ -128,7 +128,7 @@ impl Diff {
 }
 
 /// Compares the servers once.
-async fn compare(nodes: &[Node]) -> Result<Comparison, Failure> {
+async fn compare(nodes: &[Node]) -> Result<Comparison, Error> {
     let mut fetches = JoinSet::new();
     for (number, node) in nodes.iter().enumerate() {
         let transport = node.client.transport().clone();
@@ -147,9 +147,8 @@ async fn compare(nodes: &[Node]) -> Result<Comparison, Failure> {
         }
     }
     if let Some(error) = failed {
-        return Err(error.into());
+        return Err(error);
     }
-    let instances = lists.iter().map(Records::len).collect();
     let mut suspects: Vec<Key> = differences(&lists).into_iter().map(|difference| difference.key).collect();
     suspects.dedup();
     suspects.truncate(MAX_SINGLE);
@@ -167,7 +166,7 @@ async fn compare(nodes: &[Node]) -> Result<Comparison, Failure> {
             lists[number].extend(records);
         }
     }
-    Ok(Comparison { instances, differences: differences(&lists) })
+    Ok(Comparison { instances: lists.iter().map(Records::len).collect(), differences: differences(&lists) })
 }
 
 /// Fetches instances of one server singly. Those that it does not have are left out.
@@ -206,10 +205,11 @@ fn write_table(nodes: &[Node], comparison: &Comparison, output: &Output) -> Resu
             };
             let name = if is_minor { Color::Faint } else { Color::None };
             let cells = [&*difference.key.app, &*difference.key.id, &*difference.field].map(|text| (clean(text), name));
+            let absent = if difference.field == INSTANCE { "missing" } else { "none" };
             let values = difference
                 .values
                 .iter()
-                .map(|value| (value.as_deref().map_or_else(|| "missing".to_owned(), clean), color(value)));
+                .map(|value| (value.as_deref().map_or_else(|| absent.to_owned(), clean), color(value)));
             table.row(cells.into_iter().chain(values));
         }
         table.write(output)?;
