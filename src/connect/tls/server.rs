@@ -170,36 +170,47 @@ impl HandshakeError {
     }
 }
 
+impl HandshakeError {
+    /// Returns the reason in words that are the same for each such failure, if it is a frequent one.
+    pub(crate) fn reason(&self) -> Option<&'static str> {
+        use AlertDescription as Alert;
+        use CertificateError as Certificate;
+
+        let Self::Handshake(error) = self else { return None };
+        Some(match tls_error(error)? {
+            TlsError::NoCertificatesPresented => "the client sent no certificate, and one is required",
+            // A bad signature means that the CA has the name of a trusted one and another key.
+            TlsError::InvalidCertificate(Certificate::UnknownIssuer | Certificate::BadSignature) => {
+                "the certificate of the client is of a CA that is not trusted here"
+            }
+            TlsError::InvalidCertificate(Certificate::Expired | Certificate::ExpiredContext { .. }) => {
+                "the certificate of the client has expired"
+            }
+            TlsError::InvalidCertificate(_) => "the certificate of the client is unusable",
+            TlsError::AlertReceived(Alert::UnknownCA) => {
+                "the client does not trust the CA of this server's certificate"
+            }
+            TlsError::AlertReceived(Alert::CertificateExpired) => {
+                "the client found that this server's certificate has expired"
+            }
+            TlsError::AlertReceived(Alert::BadCertificate | Alert::CertificateUnknown) => {
+                "the client rejected this server's certificate"
+            }
+            TlsError::InvalidMessage(_) => "the client does not speak TLS",
+            _ => return None,
+        })
+    }
+}
+
 /// Describes the failure to operators. The text of rustls is kept, since it has the names and dates
 /// of the certificate.
 impl fmt::Display for HandshakeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let error = match self {
-            Self::Config(why) => return f.write_str(why),
-            Self::Handshake(error) => error,
-        };
-        let text = match tls_error(error) {
-            Some(TlsError::NoCertificatesPresented) => "the client sent no certificate, and one is required",
-            Some(TlsError::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature)) => {
-                "the certificate of the client is of a CA that is not trusted here"
-            }
-            Some(TlsError::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. })) => {
-                "the certificate of the client has expired"
-            }
-            Some(TlsError::InvalidCertificate(_)) => "the certificate of the client is unusable",
-            Some(TlsError::AlertReceived(AlertDescription::UnknownCA)) => {
-                "the client does not trust the CA of this server's certificate"
-            }
-            Some(TlsError::AlertReceived(AlertDescription::CertificateExpired)) => {
-                "the client found that this server's certificate has expired"
-            }
-            Some(TlsError::AlertReceived(AlertDescription::BadCertificate | AlertDescription::CertificateUnknown)) => {
-                "the client rejected this server's certificate"
-            }
-            Some(TlsError::InvalidMessage(_)) => "the client does not speak TLS",
-            _ => return error.fmt(f),
-        };
-        write!(f, "{text} ({error})")
+        match (self, self.reason()) {
+            (Self::Config(why), _) => f.write_str(why),
+            (Self::Handshake(error), Some(reason)) => write!(f, "{reason} ({error})"),
+            (Self::Handshake(error), None) => error.fmt(f),
+        }
     }
 }
 

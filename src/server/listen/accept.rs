@@ -258,7 +258,9 @@ fn log_failure(error: &(dyn Error + 'static), peer: SocketAddr, unreadable: &Rep
     if let Some(failure) = error.downcast_ref::<Failure>().filter(|failure| !failure.is_quiet()) {
         counts.add_closed(ClosedFor::Handshake, 1);
         unreadable.flush();
-        if let Some(suppressed) = unreadable.pass(format_args!("TLS handshake of {}: {failure}", origin.ip())) {
+        if let Some(suppressed) =
+            unreadable.pass(format_args!("TLS handshake of {}: {}", origin.ip(), failure.summary()))
+        {
             tracing::warn!(%origin, suppressed, error = %failure, "TLS handshake failed");
         }
         return;

@@ -106,6 +106,16 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// Returns the failure without details that differ each time.
+    pub(super) fn summary(&self) -> String {
+        match self {
+            Self::Handshake(error) => error.reason().map_or_else(|| error.to_string(), str::to_owned),
+            other => other.to_string(),
+        }
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
