@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# Checks the unit and the manifests with the tools that are here, and says which checks were not run.
+#
+# packaging/check.sh [BINARY]: the binary that the unit starts, by default that of the debug build.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+binary=$(realpath "${1:-${CARGO_TARGET_DIR:-target}/debug/tower-eureka}")
+
+if command -v systemd-analyze >/dev/null; then
+    folder=$(mktemp -d)
+    trap 'rm -rf "$folder"' EXIT
+    # The binary is not installed here.
+    sed "s|^ExecStart=/usr/bin/tower-eureka|ExecStart=$binary|" packaging/systemd/tower-eureka.service >"$folder/tower-eureka.service"
+    SYSTEMD_LOG_LEVEL=warning systemd-analyze verify --man=no "$folder/tower-eureka.service"
+    echo 'unit: verified by systemd-analyze'
+else
+    echo '!!! THE UNIT WAS NOT VERIFIED: no systemd-analyze here' >&2
+fi
+
+manifests=packaging/kubernetes/tower-eureka.yaml
+if command -v kubernetes-validate >/dev/null; then
+    kubernetes-validate --strict "$manifests"
+elif command -v kubeconform >/dev/null; then
+    # Fetches the schemas.
+    if ! output=$(kubeconform -strict -summary "$manifests" 2>&1); then
+        echo "$output" >&2
+        grep -q 'Invalid: 0' <<<"$output" || exit 1
+        echo '!!! THE MANIFESTS WERE NOT CHECKED: kubeconform cannot fetch the schemas' >&2
+    else
+        echo "$output"
+    fi
+else
+    echo '!!! THE MANIFESTS WERE NOT CHECKED: no kubernetes-validate (pip install kubernetes-validate) and no kubeconform here' >&2
+fi
