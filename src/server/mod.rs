@@ -203,8 +203,8 @@ impl EurekaServer {
     }
 
     /// Returns the endpoints for operators and their tools as a router, for a listener of their own:
-    /// health, version and metrics. They are those of [`RegistryService::with_probes`]. The page at `/` shows `mount`, the path of the registry on
-    /// its own listener.
+    /// health, version and metrics. They are those of [`RegistryService::with_probes`]. The page at
+    /// `/` shows `mount`, the path of the registry on its own listener.
     pub fn management(&self, mount: &str) -> axum::Router {
         http::management(self.state.clone(), mount)
     }

@@ -423,6 +423,25 @@ fn probes_respond_with_200_once_open_for_traffic_and_with_503_until_then() {
 }
 
 #[test]
+fn management_port_has_the_endpoints_for_operators_alone() {
+    let port = free_port();
+    let running = start(&[&format!("--management.server.port={port}")]);
+    let status = |port: u16, path: &str| {
+        let mut connection = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        ask(&mut connection, &format!("GET {path} HTTP/1.0\r\nHost: x\r\n\r\n"))[9..12].to_owned()
+    };
+    for (path, registry, management) in [
+        ("/eureka/apps", "200", "404"),
+        ("/actuator/health", "200", "200"),
+        ("/actuator/health/liveness", "200", "200"),
+        ("/actuator/info", "404", "200"),
+    ] {
+        assert_eq!((status(running.port, path), status(port, path)), (registry.into(), management.into()), "{path}");
+    }
+    assert_eq!(running.stop("TERM"), (Some(0), String::new()));
+}
+
+#[test]
 fn node_whose_application_name_has_blanks_registers_at_its_peer() {
     let addresses = [(); 2].map(|()| format!("127.0.0.1:{}", free_port()));
     let urls = addresses.each_ref().map(|address| format!("http://{address}/eureka/")).join(",");

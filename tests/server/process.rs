@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::{ChildStderr, Command, Stdio};
 use std::time::Duration;
 
@@ -111,6 +111,30 @@ fn node_whose_terminal_closes_hands_over_and_stops() {
     until(&second, "apps", r#""instanceId":"i""#, true);
     eventually(|| fs::read_to_string(&log).unwrap().contains(r#"stopping signal="SIGHUP""#));
     fs::remove_file(&log).unwrap();
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn systemd_is_notified_of_start_life_and_stop() {
+    let path = std::env::temp_dir().join(format!("notify-{}", std::process::id()));
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let mut command = serve("127.0.0.1:0");
+    command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "20000").env_remove("WATCHDOG_PID");
+    let running = run(command);
+    let next = || {
+        let mut message = [0; 1024];
+        let length = socket.recv(&mut message).unwrap();
+        String::from_utf8_lossy(&message[..length]).into_owned()
+    };
+    let ready = next();
+    assert!(ready.contains("READY=1\n") && ready.contains("STATUS=listening on 127.0.0.1:"), "{ready}");
+    for _ in 0..3 {
+        assert_eq!(next(), "WATCHDOG=1\n");
+    }
+    signal(&running, "TERM");
+    while next() != "STOPPING=1\n" {}
+    fs::remove_file(&path).unwrap();
 }
 
 #[test]

@@ -93,7 +93,9 @@ impl Serve {
             let listener = limited(registry.listener(management));
             if is_plain { listener.without_tls() } else { listener }
         });
-        let app = registry.service(MOUNT).with_probes();
+        let app = registry.service(MOUNT);
+        // Load balancers ask the port that they send requests to.
+        let app = if management.is_some() { app.with_health() } else { app.with_probes() };
         supervisor::ready(local);
         let (signalled, at_signal) = tokio::sync::watch::channel(());
         let stopping = || {

@@ -64,6 +64,13 @@ impl RegistryService {
         self.router = self.router.merge(super::management(self.server.clone(), &self.mount));
         self
     }
+
+    /// Adds the health endpoints of [`with_probes`](Self::with_probes) alone, for a server whose
+    /// other endpoints have a [listener of their own](crate::EurekaServer::management).
+    pub fn with_health(mut self) -> Self {
+        self.router = self.router.merge(super::probes::router(self.server.clone(), &self.mount));
+        self
+    }
 }
 
 impl Service<Request<Body>> for RegistryService {
