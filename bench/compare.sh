@@ -7,16 +7,23 @@
 # out without them or with SPRING=no.
 #
 # INSTANCES (10000), APPS (100) and CONNECTIONS (16) change the load.
+#
+# TLS=yes loads our registry and the bare handler over HTTPS, which needs openssl. AUTH=yes protects our registry with a user
+# and password, which the bare handler ignores. Both leave the Spring server out:
+#
+#   TLS=yes AUTH=yes bench/compare.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 export INSTANCES=${INSTANCES:-10000} APPS=${APPS:-100} INSTANCE_JSON=$PWD/bench/wrk/instance.json
 ROUNDS=${ROUNDS:-3} SECONDS_EACH=${SECONDS_EACH:-4} CONNECTIONS=${CONNECTIONS:-16} SPRING=${SPRING:-yes}
+TLS=${TLS:-no} AUTH=${AUTH:-no} scheme=http
 OURS=127.0.0.1:18761 FLOOR=127.0.0.1:18762 JAVA=127.0.0.1:18763
 
-for tool in cargo wrk curl; do
+for tool in cargo wrk curl $([ "$TLS" = no ] || echo openssl); do
   command -v "$tool" >/dev/null || { echo "missing: $tool" >&2; exit 1; }
 done
+if [ "$TLS" = yes ] || [ "$AUTH" = yes ]; then SPRING=no; fi
 if [ "$SPRING" = yes ] && ! { command -v java && command -v mvn; } >/dev/null; then
   echo "missing: java and mvn; the Spring server is left out" >&2
   SPRING=no
@@ -28,6 +35,23 @@ load=target/bench/release/load
 files=$(mktemp -d)
 declare -A pid starts
 trap 'kill "${pid[@]}" 2>/dev/null || true; rm -rf "$files"' EXIT
+ours=() floor=() fetch=()
+if [ "$TLS" = yes ]; then
+  scheme=https
+  export TLS_CA=$files/tls.crt
+  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -subj /CN=localhost \
+    -addext subjectAltName=DNS:localhost -addext basicConstraints=critical,CA:FALSE -keyout "$files/tls.key" -out "$TLS_CA" 2>"$files/openssl" ||
+    { cat "$files/openssl" >&2; exit 1; }
+  ours+=(--server.ssl.certificate="$TLS_CA" --server.ssl.certificate-private-key="$files/tls.key")
+  floor+=("$TLS_CA" "$files/tls.key")
+  fetch+=(--insecure)
+fi
+if [ "$AUTH" = yes ]; then
+  AUTHORIZATION="Basic $(printf bench:password | base64)"
+  export AUTHORIZATION
+  ours+=(--spring.security.user.name=bench --spring.security.user.password=password)
+  fetch+=(-H "Authorization: $AUTHORIZATION")
+fi
 
 cpu_us() { awk -v hz="$(getconf CLK_TCK)" '{ sub(/.*\) /, ""); printf "%d", ($12 + $13) * 1000000 / hz }' "/proc/${pid[$1]}/stat"; }
 rss_mb() { [ -n "${pid[$1]:-}" ] && awk '/^VmRSS/ { printf "%d MB", $2 / 1024 }' "/proc/${pid[$1]}/status" || printf -; }
@@ -49,7 +73,7 @@ start() {
 once() {
   local before out
   before=$(cpu_us "$1")
-  out=$(wrk -t1 -c"$CONNECTIONS" -d"${SECONDS_EACH}s" --latency -s "bench/wrk/$2.lua" "http://$1$3")
+  out=$(wrk -t1 -c"$CONNECTIONS" -d"${SECONDS_EACH}s" --latency -s "bench/wrk/$2.lua" "$scheme://$1$3")
   if grep -q Non-2xx <<<"$out"; then echo "failed requests at $1: $out" >&2; exit 1; fi
   awk -v cpu="$(($(cpu_us "$1") - before))" '/requests in/ { n = $1 } /^Requests\/sec/ { rate = $2 } / 99%/ { p99 = $2 }
     END { printf "%.2f %d %s\n", cpu / n, rate, p99 }' <<<"$out"
@@ -85,14 +109,14 @@ change() {
 }
 
 load_before=$(cut -d' ' -f1 /proc/loadavg)
-start "$OURS" target/release/tower-eureka serve --listen "$OURS"
+start "$OURS" target/release/tower-eureka serve --listen "$OURS" "${ours[@]}"
 ours_empty=$(rss_mb "$OURS")
 "$load" populate "$OURS" "$INSTANCES" "$APPS"
 ours_full=$(rss_mb "$OURS")
 for path in apps apps/APP007; do
-  curl -s -H 'Accept: application/json' -H 'Accept-Encoding: gzip' -o "$files/${path//\//_}" "http://$OURS/eureka/$path"
+  curl -s "${fetch[@]}" -H 'Accept: application/json' -H 'Accept-Encoding: gzip' -o "$files/${path//\//_}" "$scheme://$OURS/eureka/$path"
 done
-start "$FLOOR" target/bench/release/floor "$FLOOR" "$files/apps" "$files/apps_APP007"
+start "$FLOOR" target/bench/release/floor "$FLOOR" "$files/apps" "$files/apps_APP007" "${floor[@]}"
 if [ "$SPRING" = yes ]; then
   jar=tests/interop/server/target/eureka-server-1.jar
   [ -e "$jar" ] || mvn -B -q package -f tests/interop/server/pom.xml
@@ -109,7 +133,7 @@ fi
 
 echo "$(date -u +%F), $(uname -sr), $(nproc) cores, $(awk -F: '/model name/ { print $2; exit }' /proc/cpuinfo | xargs);" \
   "$INSTANCES instances of 1 KB in $APPS applications, $CONNECTIONS connections, $ROUNDS rounds of $SECONDS_EACH s," \
-  "load average before: $load_before"
+  "TLS: $TLS, access control: $AUTH, load average before: $load_before"
 echo
 echo "| CPU µs per request | ours | bare hyper | Spring | ours ÷ bare | Spring ÷ ours | requests/s: ours | bare | Spring | p99 of ours, each round |"
 echo "|---|---|---|---|---|---|---|---|---|---|"

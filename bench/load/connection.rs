@@ -1,13 +1,24 @@
 //! Minimal HTTP/1.1 client of the load generator: one request at a time, bodies are discarded.
+//!
+//! With the variable `TLS_CA`, a PEM file, it speaks HTTPS. The variable `AUTHORIZATION` is sent as
+//! that header.
 
 use std::io;
+use std::sync::Arc;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 pub(crate) struct Connection {
     address: String,
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     buffer: Vec<u8>,
 }
 
@@ -19,12 +30,25 @@ impl Connection {
     pub(crate) async fn open(address: &str) -> io::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
+        let stream: Box<dyn Stream> = match std::env::var("TLS_CA") {
+            Err(_) => Box::new(stream),
+            Ok(file) => {
+                let mut roots = RootCertStore::empty();
+                roots.add(CertificateDer::from_pem_file(file).unwrap()).unwrap();
+                let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+                let connector = TlsConnector::from(Arc::new(config));
+                Box::new(connector.connect("localhost".try_into().unwrap(), stream).await?)
+            }
+        };
         Ok(Self { address: address.into(), stream, buffer: Vec::with_capacity(256 * 1024) })
     }
 
     pub(crate) async fn send(&mut self, method: &str, path: &str, body: &str) -> io::Result<Response> {
         let mut request =
             format!("{method} {path} HTTP/1.1\r\nhost: x\r\naccept: application/json\r\naccept-encoding: gzip\r\n");
+        if let Ok(credentials) = std::env::var("AUTHORIZATION") {
+            request += &format!("authorization: {credentials}\r\n");
+        }
         if !body.is_empty() {
             request += &format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len());
         }

@@ -1,5 +1,6 @@
 -- Sends a heartbeat of each instance in turn.
 local instances, apps = tonumber(os.getenv("INSTANCES")), tonumber(os.getenv("APPS"))
+wrk.headers["Authorization"] = os.getenv("AUTHORIZATION")
 local i = 0
 function request()
   i = (i + 7919) % instances

@@ -3,7 +3,7 @@ local instances, apps = tonumber(os.getenv("INSTANCES")), tonumber(os.getenv("AP
 local file = io.open(os.getenv("INSTANCE_JSON"))
 local template = file:read("*l")
 file:close()
-local headers = { ["Content-Type"] = "application/json" }
+local headers = { ["Content-Type"] = "application/json", ["Authorization"] = os.getenv("AUTHORIZATION") }
 local i = 0
 function request()
   i = (i + 7919) % instances
