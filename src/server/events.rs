@@ -140,8 +140,8 @@ impl Events {
 /// [`EurekaServer::events`](crate::EurekaServer::events).
 ///
 /// The events of one instance have the order of its changes. A receiver that is 1,024 events behind
-/// loses the oldest ones, and gets their number as [`ServerEvent::Missed`]. The registry never waits
-/// for it.
+/// loses the oldest ones, and gets their number as [`ServerEvent::Missed`]. The registry never
+/// waits for it.
 ///
 /// It ends when the last [`EurekaServer`](crate::EurekaServer) and the last of its routers and
 /// services were dropped.

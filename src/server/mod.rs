@@ -178,6 +178,14 @@ impl EurekaServer {
     /// It can be mounted under any path. Clients use that path as their service URL:
     /// `http://host:port/eureka/` for `Router::new().nest("/eureka", ...)`. Below it, `apps` and
     /// `v2/apps` are the same.
+    ///
+    /// # Graceful shutdown
+    /// `axum::serve(..).with_graceful_shutdown(..)` waits for requests in flight. None of the
+    /// registry lasts longer than `eureka.server.limits.body-read-time-ms`, which defaults to 30
+    /// seconds: a body that does not arrive in this time gets 408. Idle connections are closed
+    /// immediately. axum itself has no limit for a request whose headers never end, nor for a
+    /// client that does not read its response. A [`Listener`] has both, and a limit on the
+    /// shutdown.
     pub fn router(&self) -> axum::Router {
         http::embedded_router(&self.state)
     }

@@ -58,6 +58,39 @@ async fn registration_in_a_full_registry_returns_429_and_known_instances_renew()
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn registration_beyond_a_number_returns_429_until_silent_instances_give_way() {
+    let by_application = EurekaServer::builder().limits(Limits::new().instances_per_application(3));
+    let by_number = EurekaServer::builder().limits(Limits::new().applications(3));
+    for (builder, is_by_application) in [(by_application, true), (by_number, false)] {
+        let send = sender(builder);
+        let app = |n: usize| if is_by_application { "X".to_owned() } else { format!("X{n}") };
+        let send_to = async |n: usize, id: &str| {
+            let text = String::from_utf8(document(id, 1)).unwrap();
+            let text = text.replace(r#""app":"X""#, &format!(r#""app":"{}""#, app(n)));
+            send("POST", &format!("/apps/{}", app(n)), text.into_bytes()).await
+        };
+        for n in 0..3 {
+            assert_eq!(send_to(n, &format!("i{n}")).await.0, 204);
+        }
+        // One of them sends heartbeats. The others register again and again instead.
+        for _ in 0..4 {
+            sleep(Duration::from_secs(30)).await;
+            assert_eq!(send("PUT", &format!("/apps/{}/i0", app(0)), Vec::new()).await.0, 200);
+            for n in 1..3 {
+                assert_eq!(send_to(n, &format!("i{n}")).await.0, 204);
+            }
+        }
+        for n in 3..5 {
+            assert_eq!(send_to(n, &format!("i{n}")).await.0, 204, "a lease without a heartbeat gives way");
+        }
+        let (status, text) = send_to(5, "i5").await;
+        assert_eq!(status, 429);
+        assert!(text.contains("which is the limit"), "{text}");
+        assert_eq!(send("GET", &format!("/apps/{}/i0", app(0)), Vec::new()).await.0, 200, "{is_by_application}");
+    }
+}
+
 #[tokio::test]
 async fn instance_and_names_beyond_their_limits_return_413() {
     let send = sender(EurekaServer::builder().limits(Limits::new().name_bytes(10).instance_bytes(1_000)));

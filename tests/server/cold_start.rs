@@ -222,6 +222,26 @@ async fn peer_with_more_instances_is_copied_before_lists_are_served() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn peer_that_sends_its_list_byte_by_byte_does_not_hold_off_the_others() {
+    let network = Network::default();
+    let good = network.node("good", &["good"]);
+    for id in ["1", "2"] {
+        good.register(id, 100).await;
+    }
+    let router = network.0.lock().unwrap().hosts.remove("good").unwrap();
+    host(&network, "sick", drip());
+    // With this timeout, a list may take 80 minutes.
+    let node = network.node_with("new", &["new", "sick", "good"], |setup| {
+        setup.node(|node| node.register(false)).peers(|peers| peers.read_timeout(600 * SECOND))
+    });
+    tokio::time::sleep(20 * SECOND).await;
+    host(&network, "good", router);
+    tokio::time::sleep(90 * SECOND).await;
+    assert_eq!(node.empty("GET", "apps").await, StatusCode::OK, "it was copied from the other peer");
+    assert_eq!(node.view().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn spring_peer_that_has_just_started_does_not_open_the_node() {
     let network = Network::default();
     let all = ["a", "spring"];

@@ -438,7 +438,7 @@ async fn registry_has_its_own_limits() {
     assert_eq!(send("PUT", "/apps/X/a/metadata?other=1", Vec::new()).await, metadata_text);
     assert_eq!(send("PUT", "/apps/X/a/metadata?k=other", Vec::new()).await.0, 200);
     assert_eq!(send("POST", "/apps/X", document("b", 0)).await.0, 204);
-    let application_text = (400, "the application has 2 instances, which is the limit".to_owned());
+    let application_text = (429, "the application has 2 instances, which is the limit".to_owned());
     assert_eq!(send("POST", "/apps/X", document("c", 0)).await, application_text);
     assert_eq!(send("POST", "/apps/X", document("b", 1)).await.0, 204, "known instances may register again");
     assert_eq!(send("DELETE", "/apps/X/a", Vec::new()).await.0, 200);

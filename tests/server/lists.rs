@@ -90,6 +90,29 @@ async fn change_of_another_application_keeps_the_etag() {
 }
 
 #[tokio::test]
+async fn vip_list_keeps_its_etag_while_none_of_its_instances_changes() {
+    let server = Server::with_order().await;
+    let vips = ["vips/orders", "vips/shop", "svips/safe"];
+    let headers = [[(ACCEPT_ENCODING.as_str(), "gzip")], [(ACCEPT_ENCODING.as_str(), "identity")]];
+    for (path, headers) in vips.iter().flat_map(|path| headers.iter().map(move |headers| (*path, headers))) {
+        let before = tag(&server, path, headers).await;
+        let billing =
+            document("i", "UP", 1).replace("ORDERS", "BILLING").replace("orders,shop", "b").replace("safe", "s");
+        for status in ["UP", "DOWN"] {
+            let billing = billing.replace("UP", status);
+            assert_eq!(server.post("/eureka/apps/BILLING", billing).await.status(), StatusCode::NO_CONTENT);
+            assert_eq!(tag(&server, path, headers).await, before, "{path}");
+            let known = [headers[0], (IF_NONE_MATCH.as_str(), before.to_str().unwrap())];
+            assert_eq!(get(&server, path, &known).await.status(), StatusCode::NOT_MODIFIED, "{path}");
+        }
+        assert_eq!(server.empty("PUT", &format!("{ORDER_1}/status?value=DOWN")).await.status(), StatusCode::OK);
+        assert_ne!(tag(&server, path, headers).await, before, "{path}");
+        assert_eq!(server.empty("PUT", &format!("{ORDER_1}/status?value=UP")).await.status(), StatusCode::OK);
+    }
+    assert_ne!(tag(&server, "vips/orders", &[]).await, tag(&server, "vips/other", &[]).await);
+}
+
+#[tokio::test]
 async fn compact_lists_omit_metadata_and_leases() {
     let server = Server::with_order().await;
     server.empty("PUT", &format!("{ORDER_1}/metadata?note=long")).await;

@@ -161,7 +161,7 @@ async fn refused_write_is_a_warning_with_client_path_status_and_cause() {
         (orders(&document("", "UP", 1).replace("\"h\"", "\"\"")), 400, ORDERS, "Missing instanceId"),
         (orders(&document("2", "UP", 1).replace("hostName", "x")), 400, ORDERS, "Missing hostname"),
         (orders(&document("2", "UP", 1).replace("ORDERS", "OTHER")), 400, ORDERS, "expecting ORDERS but was OTHER"),
-        (orders(&document("2", "UP", 1)), 400, ORDERS, "1 instances, which is the limit"),
+        (orders(&document("2", "UP", 1)), 429, ORDERS, "1 instances, which is the limit"),
         (orders(&"x".repeat(2_001)), 413, ORDERS, "larger than 2000 bytes"),
         (typed("text/plain"), 415, ORDERS, "media_type=text/plain"),
         (from_client("PUT", &format!("{ORDER_1}/metadata?long=123456789"), ""), 413, "metadata", "8 bytes"),

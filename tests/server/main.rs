@@ -19,6 +19,7 @@ mod connections;
 mod digest;
 #[cfg(all(feature = "dns", feature = "peers"))]
 mod dns;
+mod embedding;
 mod hostile_log;
 mod http;
 mod limits;
@@ -38,6 +39,7 @@ mod own_url;
 #[cfg(all(feature = "cli", unix))]
 mod process;
 mod quirks;
+mod rate_limits;
 #[cfg(feature = "peers")]
 mod reconcile;
 mod recordings;

@@ -206,7 +206,8 @@ impl Listener {
     /// for it. Defaults to 30 seconds.
     ///
     /// Then the body fails with [`io::ErrorKind::TimedOut`], the registry responds with 408, and
-    /// the connection is closed.
+    /// the connection is closed. A registry limits its bodies to
+    /// `eureka.server.limits.body-read-time-ms` by itself, so a longer time has no effect on them.
     pub fn body_timeout(mut self, timeout: Duration) -> Self {
         self.limits.body_timeout = timeout;
         self

@@ -26,7 +26,7 @@ impl State {
             let instances = listing.size();
             tracing::warn!(
                 error = %refused, instances, refused = count, ?elapsed,
-                "registry is full, new instances are refused (eureka.server.limits.instances, eureka.server.limits.registry-bytes)"
+                "registry is full, new instances are refused (eureka.server.limits.instances, eureka.server.limits.applications, eureka.server.limits.registry-bytes)"
             );
         }
     }
@@ -39,7 +39,7 @@ impl State {
                 evicted = count,
                 instances,
                 ?elapsed,
-                "registry is full, silent instances are evicted for new ones (eureka.server.limits.instances, eureka.server.limits.registry-bytes)"
+                "registry or application is full, silent instances are evicted for new ones (eureka.server.limits.*)"
             );
         }
     }

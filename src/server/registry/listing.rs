@@ -273,9 +273,9 @@ impl Listing {
 
     /// Returns true if new instances of the usual size would be accepted.
     pub(super) fn has_room(&self) -> bool {
-        let Published { counts, weight, .. } = &*self.lock();
-        let Limits { instances, new, .. } = self.limits;
-        counts.total() < instances && *weight <= new - new / 32
+        let Published { applications: listed, counts, weight, .. } = &*self.lock();
+        let Limits { applications, instances, new, .. } = self.limits;
+        listed.len() < applications && counts.total() < instances && *weight <= new - new / 32
     }
 
     /// Removes changes from before this time from the delta.

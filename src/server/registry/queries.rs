@@ -1,6 +1,5 @@
 //! Reads of the registry.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::history::{End, PastLease};
@@ -16,6 +15,7 @@ use crate::model::Instance;
 use crate::server::events::ServerEvents;
 #[cfg(feature = "peers")]
 use crate::server::outcome::Refused;
+#[cfg(test)]
 use crate::server::outcome::Registrant;
 use crate::server::view::{AppView, Snapshot};
 
@@ -39,22 +39,9 @@ impl Registry {
     }
 
     /// Returns the sender of the registration that an instance has.
-    #[allow(dead_code, reason = "read by the page of the registry")]
+    #[cfg(test)]
     pub(in crate::server) fn registrant(&self, app: &str, id: &str) -> Option<Registrant> {
         self.shards.shard(app, id).read().get(app, id).map(|lease| lease.registrant().clone())
-    }
-
-    /// Returns the senders of all registrations by application and instance id, for a page that
-    /// shows all instances.
-    #[allow(dead_code, reason = "read by the page of the registry")]
-    pub(in crate::server) fn registrants(&self) -> HashMap<(Arc<str>, Arc<str>), Registrant> {
-        let mut registrants = HashMap::with_capacity(self.size());
-        for shard in self.shards.iter() {
-            let leases = shard.read();
-            registrants
-                .extend(leases.iter().map(|(app, id, lease)| ((app.clone(), id.clone()), lease.registrant().clone())));
-        }
-        registrants
     }
 
     /// Returns a stream of the events from now on.

@@ -432,3 +432,52 @@ fn id_in_several_applications_returns_the_first_visible_instance_by_name() {
     registry.cancel("C", "same", 20_000);
     assert_eq!(found(20_000), None);
 }
+
+#[test]
+fn identity_beyond_its_limits_is_refused_and_others_are_not() {
+    let settings = Settings { identity_limits: [Some(2), Some(1)], registry_limit: 4, ..Settings::default() };
+    let registry = Registry::new(settings);
+    let register = |app: &str, id: &str, name: Option<&str>| {
+        let registrant = Registrant { name: name.map(Into::into), ..Client.into() };
+        registry.register(instance_of(app, id, Up, 1), registrant, 0).map(|_| ())
+    };
+    let alice = Some("alice");
+    register("A", "1", alice).unwrap();
+    assert_eq!(register("B", "1", alice), Err(Refused::IdentityApplications(1)));
+    register("A", "2", alice).unwrap();
+    assert_eq!(register("A", "3", alice), Err(Refused::IdentityInstances(2)));
+    register("A", "2", alice).unwrap();
+    register("A", "3", Some("bob")).unwrap();
+    register("A", "4", None).unwrap();
+    registry.cancel("A", "1", 0);
+    register("A", "1", None).unwrap();
+    // The registry refuses it, so it does not count.
+    assert_eq!(register("A", "5", alice), Err(Refused::RegistryFull(4)));
+    registry.cancel("A", "4", 0);
+    register("A", "5", alice).unwrap();
+    assert_eq!(registry.ids(), ["A/1", "A/2", "A/3", "A/5"]);
+}
+
+#[test]
+fn registrations_without_heartbeats_do_not_hold_a_full_application() {
+    let settings = Settings { application_limit: 3, applications_limit: 2, ..Settings::default() };
+    let registry = Registry::new(settings);
+    let register = |app: &str, id: &str, now| registry.register(instance_of(app, id, Up, now), Client, now).map(|_| ());
+    for id in ["alive", "loud", "late"] {
+        register("A", id, 0).unwrap();
+    }
+    register("B", "alone", 0).unwrap();
+    for now in [30_000, 60_000, 90_000, 120_000] {
+        registry.renew("A", "alive", None, Client, now);
+        registry.renew("B", "alone", None, Client, now);
+        register("A", "loud", now).unwrap();
+    }
+    registry.renew("A", "late", None, Client, 119_000);
+    assert_eq!(register("C", "1", 120_000), Err(Refused::TooManyApplications(2)), "all of them are alive");
+    register("A", "new", 120_000).unwrap();
+    assert_eq!(registry.ids(), ["A/alive", "A/late", "A/new", "B/alone"], "it never sent a heartbeat");
+    assert_eq!(register("A", "more", 121_000), Err(Refused::ApplicationFull(3)));
+    registry.renew("A", "alive", None, Client, 250_000);
+    register("C", "1", 250_000).unwrap();
+    assert_eq!(registry.ids(), ["A/alive", "A/late", "A/new", "C/1"], "of A, others would remain");
+}

@@ -203,3 +203,47 @@ fn instance_is_found_by_its_id_alone() {
     assert!(registry.instance_by_id("y", 0).is_none());
     assert!(registry.instance_by_id("x", 90_001).is_none(), "expired");
 }
+
+#[test]
+fn lease_keeps_the_last_client_that_registered_it_and_a_peer_only_without_one() {
+    let from = |origin, address: [u8; 4], name: Option<&str>| Registrant {
+        origin,
+        place: Place::Address(address.into()),
+        name: name.map(Into::into),
+    };
+    let registry = registry();
+    let register = |registrant: &Registrant, dirty| {
+        registry.register(instance("i", Up, dirty), registrant.clone(), dirty).unwrap();
+        registry.registrant("APP", "i").unwrap()
+    };
+    let (peer, alice) = (from(Replica, [10, 0, 0, 9], None), from(Client, [10, 0, 0, 1], Some("alice")));
+    assert_eq!(register(&peer, 1), peer);
+    assert_eq!(register(&alice, 2), alice);
+    assert_eq!(register(&peer, 3), alice);
+    assert_eq!(register(&from(Client, [10, 0, 0, 2], None), 1), alice, "an older registration is dropped");
+    assert_eq!(alice.to_string(), "client 10.0.0.1 (alice)");
+    let moved = from(Client, [10, 0, 0, 2], None);
+    assert_eq!(register(&moved, 4), moved);
+    registry.merge_metadata("APP", "i", vec![("k".into(), "v".into())], 5).unwrap();
+    registry.set_override("APP", "i", Down, None, 6);
+    assert_eq!(registry.registrant("APP", "i"), Some(moved));
+    registry.cancel("APP", "i", 7);
+    assert_eq!(registry.registrant("APP", "i"), None);
+}
+
+#[test]
+fn history_has_registrations_and_ends_of_leases() {
+    let registry = registry();
+    registry.register(instance("i", Up, 1), Client, 1).unwrap();
+    registry.register(instance("i", Up, 2), Replica, 2).unwrap();
+    registry.register(instance("i", Up, 1), Client, 3).unwrap();
+    registry.merge_metadata("APP", "i", vec![("k".into(), "v".into())], 4).unwrap();
+    registry.cancel_from("APP", "i", Replica, 5);
+    registry.register(instance("j", Up, 1), Client, 6).unwrap();
+    evict(&registry, 1_000_000);
+    let registered: Vec<_> =
+        registry.last_registered().into_iter().map(|past| (past.at, past.id.to_string())).collect();
+    assert_eq!(registered, [(6, "j".into()), (2, "i".into()), (1, "i".into())]);
+    let cancelled: Vec<_> = registry.last_cancelled().into_iter().map(|(past, end)| (past.at, end)).collect();
+    assert_eq!(cancelled, [(1_000_000, End::Evicted), (5, End::Cancelled { replicated: true })]);
+}

@@ -9,10 +9,11 @@ mod preservation;
 
 use std::sync::Arc;
 
+use super::history::End;
 use super::settings::Settings;
 use super::state::Registry;
 use crate::model::{ActionType, Instance, InstanceStatus, LeaseInfo, Metadata};
-use crate::server::outcome::{Origin, Refused, RegisterOutcome, Registered, Renewal};
+use crate::server::outcome::{Origin, Place, Refused, RegisterOutcome, Registered, Registrant, Renewal};
 use crate::server::view::{Record, Snapshot};
 
 /// Returns a registry with one instance, which a client registered at time 0.

@@ -4,6 +4,7 @@
 //! `EUREKA_MODEL_OPERATIONS` sets the number of operations. Defaults to 50,000; `cargo test
 //! --release` does a million in seconds. `EUREKA_MODEL_SEED` repeats a failure.
 
+mod measures;
 mod operation;
 mod reference;
 
@@ -75,6 +76,7 @@ impl Run {
             delta_retention: Duration::from_secs(*rng.choice(&[0, 180]).unwrap()),
             metadata_limit: *rng.choice(&[4, 1_000]).unwrap(),
             application_limit: *rng.choice(&[1, 3, 1_000]).unwrap(),
+            applications_limit: *rng.choice(&[2, 1_000, 1_000]).unwrap(),
             name_limit: *rng.choice(&[10, 1_024, 1_024]).unwrap(),
             instance_size_limit: *rng.choice(&[250, 64 * 1024, 64 * 1024]).unwrap(),
             registry_limit: *rng.choice(&[2, 5, 1_000]).unwrap(),

@@ -6,12 +6,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::{ActionType, DataCenter, Instance, InstanceStatus, LeaseInfo, StatusCounts};
+use super::measures::{clamped, rule, take_larger, texts, weight};
+use crate::model::{ActionType, Instance, InstanceStatus, LeaseInfo, StatusCounts};
 use crate::server::outcome::{Origin, Refused, Renewal};
 use crate::server::registry::Settings;
 
 const HOUR_MS: i64 = 3_600_000;
-const DAY_MS: i64 = 24 * HOUR_MS;
 
 /// Application and instance id.
 pub(super) type Key = (String, String);
@@ -25,8 +25,9 @@ pub(super) struct Reference {
     renewals: u64,
     renewals_last_minute: u64,
     evicted_at: Option<i64>,
-    /// Silent leases of the last search in the order of eviction, and the time of the search.
-    silent: Vec<Key>,
+    /// Silent leases of the last searches in the order of eviction, and the times of the searches.
+    silent: BTreeMap<Among, (Vec<Key>, i64)>,
+    /// Time of the last search in an application.
     searched_at: Option<i64>,
     /// Applications that the last run preserved. `None` means all.
     preserved: Option<Vec<String>>,
@@ -34,6 +35,15 @@ pub(super) struct Reference {
     pub(super) full_changes: u64,
     delta_is_new: bool,
     deltas: i64,
+}
+
+/// Instances of which one gives way: of a full application, of those that are alone in theirs, or
+/// any.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Among {
+    All,
+    Application(String),
+    Alone,
 }
 
 #[derive(Clone, Debug)]
@@ -46,6 +56,8 @@ struct Lease {
     last_update: i64,
     renewed_at: i64,
     registered_at: i64,
+    first_registered_at: i64,
+    was_renewed: bool,
 }
 
 impl Reference {
@@ -57,7 +69,7 @@ impl Reference {
             renewals: 0,
             renewals_last_minute: 0,
             evicted_at: None,
-            silent: Vec::new(),
+            silent: BTreeMap::new(),
             searched_at: None,
             preserved: None,
             full_changes: 0,
@@ -138,6 +150,9 @@ impl Reference {
             };
         }
         let overridden = entry.map(|status| (status, now));
+        let old = self.leases.get(&key);
+        let (first_registered_at, was_renewed) =
+            old.map_or((now, false), |old| (old.first_registered_at, old.is_renewed()));
         self.leases.insert(
             key.clone(),
             Lease {
@@ -147,6 +162,8 @@ impl Reference {
                 last_update: now,
                 renewed_at: now,
                 registered_at: now,
+                first_registered_at,
+                was_renewed,
             },
         );
         self.changed(key, registrant, now);
@@ -378,7 +395,7 @@ impl Reference {
     /// New instances may not use the last sixteenth of the size, and known ones not the last half
     /// of it.
     fn has_room(&self, key: &Key, registrant: &Instance) -> Result<(), Refused> {
-        let Settings { application_limit, registry_limit, registry_size_limit, .. } = self.settings;
+        let Settings { application_limit, applications_limit, registry_limit, registry_size_limit, .. } = self.settings;
         let members = self.leases.keys().filter(|(app, _)| *app == key.0).count();
         let old = self.leases.get(key).map(|old| weight(&old.listed));
         if old.is_some_and(|old| weight(registrant) <= old) {
@@ -386,6 +403,9 @@ impl Reference {
         }
         if old.is_none() && members >= application_limit {
             return Err(Refused::ApplicationFull(application_limit));
+        }
+        if members == 0 && self.full().len() >= applications_limit {
+            return Err(Refused::TooManyApplications(applications_limit));
         }
         if old.is_none() && self.leases.len() >= registry_limit {
             return Err(Refused::RegistryFull(registry_limit));
@@ -398,26 +418,49 @@ impl Reference {
         Ok(())
     }
 
-    /// In a full registry, evicts as many silent instances as a new one needs. They are searched at
-    /// most once per second. Java has no such rule.
+    /// In a full registry or application, evicts as many silent instances as a new one needs. They
+    /// are searched at most once per second, and in applications ten times. Java has no such rule.
     fn reclaim(&mut self, key: &Key, incoming: &Instance, now: i64) {
-        let refused = self.has_room(key, incoming);
-        let is_full = matches!(refused, Err(Refused::RegistryFull(_) | Refused::RegistryTooLarge(_)));
-        if !is_full || self.leases.contains_key(key) {
+        if self.leases.contains_key(key) {
             return;
         }
-        if self.end_silent(key, incoming, now) || self.searched_at.is_some_and(|at| (now - at).abs() < 1_000) {
+        let among = match self.has_room(key, incoming) {
+            Err(Refused::ApplicationFull(_)) => Among::Application(key.0.clone()),
+            Err(Refused::TooManyApplications(_)) => Among::Alone,
+            Err(_) => Among::All,
+            Ok(()) => return,
+        };
+        if self.end_silent(key, incoming, &among, now) {
+            return;
+        }
+        let is_recent = |at: i64, interval| (now - at).abs() < interval;
+        let is_application = matches!(among, Among::Application(_));
+        if self.silent.get(&among).is_some_and(|(_, at)| is_recent(*at, 1_000))
+            || is_application && self.searched_at.is_some_and(|at| is_recent(at, 100))
+        {
             return;
         }
         let mut silent: Vec<_> = self.leases.iter().filter(|(_, lease)| lease.gives_way(now)).collect();
-        silent.sort_by_key(|(_, lease)| (lease.renewed_at > lease.registered_at, lease.renewed_at));
-        self.silent = silent.into_iter().map(|(key, _)| key.clone()).collect();
-        self.searched_at = Some(now);
-        self.end_silent(key, incoming, now);
+        silent.retain(|(key, _)| self.is_among(&among, key));
+        silent.sort_by_key(|(_, lease)| (lease.is_renewed(), lease.silent_since()));
+        let silent = silent.into_iter().map(|(key, _)| key.clone()).collect();
+        self.silent.insert(among.clone(), (silent, now));
+        if is_application {
+            self.searched_at = Some(now);
+        }
+        self.end_silent(key, incoming, &among, now);
+    }
+
+    fn is_among(&self, among: &Among, key: &Key) -> bool {
+        match among {
+            Among::All => true,
+            Among::Application(app) => *app == key.0,
+            Among::Alone => self.leases.keys().filter(|(app, _)| *app == key.0).count() == 1,
+        }
     }
 
     /// Evicts the first silent leases that suffice. Returns false if all of them do not.
-    fn end_silent(&mut self, key: &Key, incoming: &Instance, now: i64) -> bool {
+    fn end_silent(&mut self, key: &Key, incoming: &Instance, among: &Among, now: i64) -> bool {
         let Settings { registry_limit, registry_size_limit, .. } = self.settings;
         let application = if self.leases.keys().any(|(app, _)| *app == key.0) { 0 } else { 1024 };
         let needed = self.weight() + application + weight(incoming);
@@ -425,20 +468,21 @@ impl Reference {
             let freed: usize = ended.iter().map(|key| weight(&self.leases[key].listed)).sum();
             self.leases.len() - ended.len() < registry_limit
                 && needed - freed <= registry_size_limit - registry_size_limit / 16
+                && (*among == Among::All || !ended.is_empty())
         };
-        let silent = std::mem::take(&mut self.silent);
+        let Some((silent, searched_at)) = self.silent.remove(among) else { return false };
         let mut ended = Vec::new();
         let mut left = silent.into_iter();
         while !is_met(&ended) {
             let Some(next) = left.next() else {
-                self.silent = ended;
+                self.silent.insert(among.clone(), (ended, searched_at));
                 return false;
             };
-            if self.leases.get(&next).is_some_and(|lease| lease.gives_way(now)) {
+            if self.is_among(among, &next) && self.leases.get(&next).is_some_and(|lease| lease.gives_way(now)) {
                 ended.push(next);
             }
         }
-        self.silent = left.collect();
+        self.silent.insert(among.clone(), (left.collect(), searched_at));
         for key in ended {
             self.cancel(&key, now);
         }
@@ -528,8 +572,17 @@ impl Lease {
         now > self.last_update + self.duration_ms + compensation
     }
 
+    /// A heartbeat was received since the first registration.
+    fn is_renewed(&self) -> bool {
+        self.was_renewed || self.renewed_at > self.registered_at
+    }
+
+    fn silent_since(&self) -> i64 {
+        if self.is_renewed() { self.renewed_at } else { self.first_registered_at }
+    }
+
     fn gives_way(&self, now: i64) -> bool {
-        let silence = now - self.renewed_at;
+        let silence = now - self.silent_since();
         self.is_expired(0, now) || silence > (self.duration_ms / 3).clamp(90_000, 600_000)
     }
 
@@ -537,64 +590,5 @@ impl Lease {
         let announced = self.listed.lease.map_or(0, |info| info.renewal_interval_secs);
         let interval_ms = i64::from(if announced > 0 { announced } else { 30 }) * 1000;
         self.is_expired(0, now) || now - self.renewed_at > 2 * interval_ms
-    }
-}
-
-/// "Order of the status rules"
-fn rule(
-    candidate: InstanceStatus,
-    entry: Option<InstanceStatus>,
-    old: Option<InstanceStatus>,
-    origin: Origin,
-) -> InstanceStatus {
-    use InstanceStatus::{Down, OutOfService, Starting, Unknown, Up};
-    match (candidate, entry, old, origin) {
-        (Down | Starting | Unknown, ..) => candidate,
-        (Up | OutOfService, Some(status), ..) => status,
-        (Up | OutOfService, None, Some(old @ (Up | OutOfService)), Origin::Client) => old,
-        (Up | OutOfService, None, ..) => candidate,
-    }
-}
-
-fn take_larger(instance: &mut Instance, dirty: Option<i64>, now: i64) {
-    let theirs = dirty.map_or(0, |dirty| clamped(dirty, instance.last_dirty_timestamp, now));
-    if instance.last_dirty_timestamp.is_some_and(|ours| theirs > ours) {
-        instance.last_dirty_timestamp = Some(theirs);
-    }
-}
-
-/// Texts of a generated instance, which has no cloud data.
-fn texts(instance: &Instance) -> Vec<String> {
-    assert!(matches!(instance.data_center, Some(DataCenter::MyOwn)));
-    let mut texts = vec![instance.app.to_string(), instance.id().to_owned()];
-    let others = [
-        instance.host_name(),
-        instance.ip_addr(),
-        instance.vip_address(),
-        instance.secure_vip_address(),
-        instance.home_page_url(),
-        instance.status_page_url(),
-        instance.health_check_url(),
-        instance.secure_health_check_url(),
-    ];
-    texts.extend(others.into_iter().flatten().map(str::to_owned));
-    texts.extend(instance.metadata.iter().flat_map(|(key, value)| [key.to_owned(), value.to_owned()]));
-    texts
-}
-
-fn weight(instance: &Instance) -> usize {
-    let mut texts = texts(instance);
-    texts.extend(instance.metadata.iter().map(|(key, _)| key.to_owned()));
-    let escaped = |text: &String| text.chars().filter(|c| "\"\\<>&'".contains(*c)).count();
-    1024 + 96 * instance.metadata.len() + texts.iter().map(|text| text.len() + 5 * escaped(text)).sum::<usize>()
-}
-
-/// Clamps a version to a day ahead. Two versions in the future count as equal. Java has no such
-/// rule.
-fn clamped(sent: i64, ours: Option<i64>, now: i64) -> i64 {
-    match ours {
-        _ if sent <= now + DAY_MS => sent,
-        Some(ours) if ours > now => ours,
-        _ => now + DAY_MS,
     }
 }
