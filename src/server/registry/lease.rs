@@ -87,7 +87,7 @@ impl Lease {
             last_update: since.into(),
             renewed_at: since.min(now.ms).into(),
             registered_at: now.ms,
-            first_registered_at: now.ms,
+            first_registered_at: since.min(now.ms),
             was_renewed: false,
             up_since,
             registrant,
@@ -203,7 +203,7 @@ impl Lease {
     /// a heartbeat would hold their place for ever.
     pub(super) fn reclaim_order(&self, now: i64) -> Option<(bool, i64)> {
         let is_renewed = self.is_renewed();
-        let heard_at = if is_renewed { self.renewed_at() } else { self.first_registered_at.min(self.renewed_at()) };
+        let heard_at = if is_renewed { self.renewed_at() } else { self.first_registered_at };
         let is_silent = now.saturating_sub(heard_at) > max_silence_ms(self.duration_ms) || self.is_expired(0, now);
         is_silent.then_some((is_renewed, heard_at))
     }

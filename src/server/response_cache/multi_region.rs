@@ -165,7 +165,7 @@ mod tests {
     fn regions() -> Arc<RemoteRegions> {
         let names = ["a", "b", "c", "d", "e"];
         let settings = names.iter().fold(Regions::new(), |regions, name| regions.region(name, "http://nowhere/"));
-        RemoteRegions::new(&settings, &Outbound::default()).unwrap().unwrap()
+        RemoteRegions::new(&settings, &Outbound::default(), &Default::default()).unwrap().unwrap()
     }
 
     fn multi_region() -> MultiRegion {
