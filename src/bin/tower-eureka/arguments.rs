@@ -22,7 +22,36 @@ pub(crate) fn split(arguments: Vec<String>) -> Result<(Vec<String>, Vec<String>)
     Ok((own, settings))
 }
 
-/// Returns the part of the help text that lists the properties.
+/// End of the help text of `serve`, in at most 80 columns.
+pub(crate) const SERVE_HELP: &str = "\
+Settings are those of a Spring Cloud Eureka server, as arguments such as
+--server.port=8761, as variables such as SERVER_PORT, and in application.yml.
+`tower-eureka settings` lists them, and `tower-eureka config` checks them.
+
+Signals: SIGTERM, SIGQUIT and Ctrl-C stop the server. Requests in flight have
+5 s, and queued changes are sent to the peers. A second one stops it at once.
+SIGHUP reads the certificates again; in a terminal, it stops the server.
+
+Probes: /actuator/health is 200 once the node is open for traffic, and 503
+until then. RUST_LOG=debug sets the level of the log.
+
+Exit codes: 0 stopped, 1 cannot start, 2 wrong usage, 3 stopped before a peer
+had all changes, 128 plus the number of a second signal";
+
+/// End of the help text of `config`, in at most 80 columns.
+pub(crate) const CONFIG_HELP: &str = "\
+It reads the same arguments, variables and files as `serve`, writes the same
+warnings to stderr, and fails if `serve` would not start. Each line has a
+setting, its value and its source. `tower-eureka settings` lists all settings.
+
+Examples:
+  tower-eureka config
+  tower-eureka config --spring.config.location=file:/etc/registry/
+  SPRING_PROFILES_ACTIVE=prod tower-eureka config | grep service-url
+
+Exit codes: 0 valid, 1 invalid, 2 wrong usage";
+
+/// Returns the list of the properties, with the text before it.
 pub(crate) fn properties() -> String {
     let mut text = String::from(
         "Signals: SIGTERM, SIGQUIT and Ctrl-C stop the server. Requests in flight have 5 s to finish, and queued changes are\n\

@@ -19,7 +19,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tower_eureka::server::Property;
 use tower_eureka::{EurekaServer, Settings};
 
-use self::arguments::{properties, split};
+use self::arguments::split;
 use self::serve::{Ended, LISTEN, Serve};
 use self::verbs::Verb;
 
@@ -46,9 +46,11 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Runs a registry server under /eureka/ until SIGTERM, SIGQUIT or Ctrl-C.
+    #[command(after_help = arguments::SERVE_HELP)]
     Serve(Serve),
     /// Prints the settings in force, each with its source, and checks them as `serve` does. Secrets
     /// are masked.
+    #[command(after_help = arguments::CONFIG_HELP)]
     Config(Log),
     #[command(flatten)]
     Verb(Verb),
@@ -70,7 +72,6 @@ fn main() -> ExitCode {
         Ok(arguments) => arguments,
         Err(text) => return fail(text),
     };
-    let help = properties();
     // An empty variable counts as unset, like those of the other settings.
     let blank =
         |(variable, argument)| std::env::var(variable).is_ok_and(|value| value.trim().is_empty()).then_some(argument);
@@ -81,8 +82,7 @@ fn main() -> ExitCode {
                 let is_blank = blank.contains(&Some(argument.get_id().as_str()));
                 if is_blank { argument.env(Resettable::Reset) } else { argument }
             };
-            // The list of the settings has its own lines.
-            command.mut_args(reset).after_long_help(help.clone()).term_width(0)
+            command.mut_args(reset)
         })
     });
     let matches = command.try_get_matches_from(own).unwrap_or_else(|error| verbs::exit(error));

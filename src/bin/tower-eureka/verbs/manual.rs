@@ -1,4 +1,4 @@
-//! `completion` and `man`, generated from the arguments.
+//! `settings`, `completion` and `man`, generated from the settings and the arguments.
 
 use std::io;
 
@@ -9,8 +9,24 @@ use super::failure::{Failure, Outcome};
 use super::output::Output;
 use super::text::clean;
 use crate::Cli;
+use crate::arguments::properties;
 
 const NAME: &str = "tower-eureka";
+
+pub(super) const SETTINGS_HELP: &str = "\
+Each setting has its argument, its meaning and its default. The same name is a
+setting in application.yml, and in upper case a variable:
+EUREKA_SERVER_ENABLESELFPRESERVATION. Those in force: tower-eureka config
+
+Example:
+  tower-eureka settings | grep -A1 self-preservation
+
+Exit codes: 0 printed, 2 wrong usage";
+
+/// Prints the settings of the registry server.
+pub(super) fn settings() -> Result<Outcome, Failure> {
+    write(properties().as_bytes())
+}
 
 #[derive(Args, Debug)]
 pub(crate) struct Completion {
@@ -58,7 +74,7 @@ To install the pages:
   tower-eureka man diff > /usr/share/man/man1/tower-eureka-diff.1
 
 The pages are in the format of man (roff). They have the same text as --help.
-`tower-eureka serve --help` lists the settings of the registry server.
+`tower-eureka settings` lists the settings of the registry server.
 
 Exit codes: 0 printed, 2 wrong usage or no such verb";
 

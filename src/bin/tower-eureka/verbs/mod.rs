@@ -55,6 +55,9 @@ pub(crate) enum Verb {
     /// Checks that a registry server is ready, for HEALTHCHECK of a container
     #[command(after_help = health::HELP)]
     Health(health::Health),
+    /// Lists the settings of the registry server
+    #[command(after_help = manual::SETTINGS_HELP)]
+    Settings,
     /// Prints the completion of the arguments for a shell
     #[command(after_help = manual::COMPLETION_HELP)]
     Completion(manual::Completion),
@@ -103,6 +106,7 @@ impl Verb {
             Self::Drain(verb) => verb.run(context).await,
             Self::Diff(verb) => verb.run(context).await,
             Self::Health(verb) => verb.run(context).await,
+            Self::Settings => manual::settings(),
             Self::Completion(verb) => verb.run(),
             Self::Man(verb) => verb.run(),
         }
