@@ -84,6 +84,55 @@ pub(crate) fn body(data: &[u8]) {
     }
 }
 
+/// Tags of the page's own templates.
+#[cfg(feature = "page")]
+const TAGS: [&str; 44] = [
+    "!doctype", "html", "/html", "head", "/head", "meta", "title", "/title", "link", "script", "/script", "body",
+    "/body", "a", "/a", "header", "/header", "h1", "/h1", "h2", "/h2", "h3", "/h3", "nav", "/nav", "main", "/main",
+    "p", "/p", "div", "/div", "section", "/section", "span", "/span", "form", "/form", "label", "/label", "input",
+    "button", "/button", "small", "/small",
+];
+#[cfg(feature = "page")]
+const MORE_TAGS: [&str; 24] = [
+    "dl", "/dl", "dt", "/dt", "dd", "/dd", "table", "/table", "thead", "/thead", "tbody", "/tbody", "tr", "/tr", "th",
+    "/th", "td", "/td", "select", "/select", "option", "/option", "details", "summary",
+];
+
+/// Uses a text as each query of the page, and as its form. No markup of it may reach the HTML.
+#[cfg(feature = "page")]
+pub(crate) fn page(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    Fixture::with(|fixture| {
+        let page = fixture.server.page();
+        for target in [format!("/?{text}"), format!("/lastn?{text}"), format!("/page/instance?{text}")] {
+            let Ok(request) = Request::get(&target).body(Body::empty()) else { return false };
+            let form = Request::post(&target).header("content-type", "application/x-www-form-urlencoded");
+            let form = form.header("origin", "http://h").header("host", "h").header("cookie", text);
+            for request in [Ok(request), form.body(Body::from(text.to_owned()))].into_iter().flatten() {
+                let is_form = request.method() == Method::POST;
+                let (status, html) = fixture.runtime.block_on(async {
+                    let response = page.clone().oneshot(request).await.unwrap();
+                    let status = response.status().as_u16();
+                    (status, response.into_body().collect().await.unwrap().to_bytes())
+                });
+                // Nobody can guess the token, so a form never has an effect.
+                let statuses: &[u16] = if is_form { &[400, 403, 405, 413, 415] } else { &[200, 400, 404] };
+                assert!(statuses.contains(&status), "{target}: {status}");
+                let html = String::from_utf8(html.to_vec()).unwrap();
+                for (at, _) in html.match_indices('<') {
+                    let end = html[at + 1..].find(|c: char| !(c.is_ascii_alphanumeric() || c == '/' || c == '!'));
+                    let tag = &html[at + 1..end.map_or(html.len(), |end| at + 1 + end)];
+                    let is_known =
+                        TAGS.contains(&tag) || MORE_TAGS.contains(&tag) || tag == "/details" || tag == "/summary";
+                    assert!(is_known, "{target}: <{tag}");
+                }
+                assert!(html.matches("<script").count() <= 1, "{target}");
+            }
+        }
+        false
+    });
+}
+
 /// Statuses of the protocol. It demands 500 for unreadable parameters.
 const STATUSES: [u16; 11] = [200, 204, 304, 400, 404, 405, 406, 409, 413, 415, 500];
 

@@ -51,6 +51,12 @@ fn query() {
     replay("query", checks::query);
 }
 
+#[cfg(feature = "page")]
+#[test]
+fn page() {
+    replay("page", checks::page);
+}
+
 #[test]
 fn body() {
     replay("body", checks::body);

@@ -116,7 +116,7 @@ pub(crate) use key::Key;
 pub(crate) use key::is_name_of;
 #[cfg(feature = "client")]
 pub(crate) use key::{apply, names_of, netflix_names_of};
-#[cfg(feature = "client")]
+#[cfg(any(feature = "client", feature = "page"))]
 pub(crate) use mask::{MASK, is_secret, masked_urls};
 #[cfg(feature = "client")]
 pub use offline::Disappearance;

@@ -279,6 +279,12 @@ impl EurekaServerBuilder {
         self
     }
 
+    /// Changes the path of the page, for a property.
+    pub(super) fn page_with(mut self, change: impl FnOnce(Option<String>) -> Option<String>) -> Self {
+        self.about.page = change(self.about.page.take());
+        self
+    }
+
     /// Changes the settings of eviction, for a property.
     pub(crate) fn eviction_with(mut self, change: impl FnOnce(Eviction) -> Eviction) -> Self {
         self.eviction = change(self.eviction);
@@ -393,6 +399,8 @@ impl EurekaServerBuilder {
             #[cfg(not(feature = "peers"))]
             own: None,
             leaving: AtomicBool::new(false),
+            #[cfg(feature = "page")]
+            closing: tokio::sync::watch::Sender::new(false),
             #[cfg(feature = "peers")]
             regions,
             _tasks: Box::new(tasks),

@@ -20,6 +20,7 @@
 //! |---|---|
 //! | build a registry | [`EurekaServer::builder`], [`EurekaServerBuilder`] |
 //! | mount it in an axum application | [`EurekaServer::router`] |
+//! | show it to operators | `EurekaServer::page`, `RegistryService::with_page` (feature `page`) |
 //! | serve it alone, with limits for connections | [`EurekaServer::service`], [`Listener`] |
 //! | serve HTTPS, ask clients for certificates | `ServerTls`, [`PeerCertificate`] (feature `tls`) |
 //! | change eviction and self-preservation | [`Eviction`] |
@@ -105,6 +106,8 @@ mod node;
 #[cfg(feature = "peers")]
 mod outbound;
 mod outcome;
+#[cfg(feature = "page")]
+mod page;
 mod properties;
 #[cfg(feature = "peers")]
 mod regions;
@@ -202,6 +205,18 @@ impl EurekaServer {
         RegistryService::new(self.state.clone(), mount.trim_end_matches('/'))
     }
 
+    /// Returns the page for operators as a router, for an application that mounts it at a path of
+    /// its own. The path ends in a slash, since the links of the page are relative:
+    /// `Router::new().nest("/registry/", server.page())`.
+    ///
+    /// Where [`service`](Self::service) serves the registry alone,
+    /// [`RegistryService::with_page`] adds the page to it.
+    #[cfg(feature = "page")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "page")))]
+    pub fn page(&self) -> axum::Router {
+        page::router(&self.state)
+    }
+
     /// Returns a [`Listener`] with the limits of the properties `eureka.server.limits.*` and the
     /// TLS of `server.ssl.*`, see [`property`](EurekaServerBuilder::property). Limits that no
     /// property set have their defaults. The setters of the listener change them.
@@ -211,10 +226,14 @@ impl EurekaServer {
     }
 
     /// Returns the endpoints for operators and their tools as a router, for a listener of their own:
-    /// health, version and metrics. They are those of [`RegistryService::with_probes`]. The page at
-    /// `/` shows `mount`, the path of the registry on its own listener.
+    /// health, version, metrics, and with the feature `page` the page. They are those of
+    /// [`RegistryService::with_probes`] and `RegistryService::with_page`. The text at `/` shows
+    /// `mount`, the path of the registry on its own listener.
     pub fn management(&self, mount: &str) -> axum::Router {
-        http::management(self.state.clone(), mount)
+        let router = http::management(self.state.clone(), mount);
+        #[cfg(feature = "page")]
+        let router = page::onto(&self.state, router);
+        router
     }
 
     /// Returns true if [`listener`](Self::listener) serves HTTPS.
@@ -282,6 +301,8 @@ impl EurekaServer {
     #[cfg_attr(docsrs, doc(cfg(feature = "peers")))]
     pub async fn leave(&self, within: Duration) -> bool {
         self.state.set_leaving();
+        #[cfg(feature = "page")]
+        self.state.close();
         self.cluster.withdraw();
         self.state.node().replication().flush(within).await
     }

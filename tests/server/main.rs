@@ -6,6 +6,8 @@
 mod binary;
 mod bodies;
 mod bounds;
+#[cfg(all(feature = "cli", unix))]
+mod browser;
 #[path = "../support/captured_log.rs"]
 mod captured_log;
 #[cfg(feature = "peers")]
@@ -36,6 +38,8 @@ mod network;
 mod operations;
 #[cfg(feature = "peers")]
 mod own_url;
+#[cfg(all(feature = "cli", unix))]
+mod page;
 #[cfg(all(feature = "cli", unix))]
 mod process;
 mod quirks;

@@ -95,7 +95,7 @@ impl Serve {
         });
         let app = registry.service(MOUNT);
         // Load balancers ask the port that they send requests to.
-        let app = if management.is_some() { app.with_health() } else { app.with_probes() };
+        let app = if management.is_some() { app.with_health() } else { app.with_probes().with_page() };
         supervisor::ready(local);
         let (signalled, at_signal) = tokio::sync::watch::channel(());
         let stopping = || {

@@ -24,7 +24,7 @@ use crate::sync::offload;
 #[cfg(feature = "xml")]
 const STATUS_ROOT: &str = "com.netflix.eureka.util.StatusInfo";
 
-type Stats = Vec<(&'static str, String)>;
+pub(in crate::server) type Stats = Vec<(&'static str, String)>;
 
 pub(super) async fn status(State(server): State<ServerState>, format: Format) -> Response {
     let mut general = general_stats(server.uptime());
@@ -91,7 +91,7 @@ pub(super) async fn asg(State(server): State<ServerState>, body: Body) -> Respon
     StatusCode::BAD_REQUEST.into_response()
 }
 
-fn general_stats(uptime: Duration) -> Stats {
+pub(in crate::server) fn general_stats(uptime: Duration) -> Stats {
     let mut stats = vec![("server-uptime", uptime_text(uptime))];
     if let Ok(cpus) = std::thread::available_parallelism() {
         stats.push(("num-of-cpus", cpus.to_string()));
@@ -128,7 +128,7 @@ fn registry_stats(server: &ServerState) -> Stats {
 }
 
 /// Returns the URLs of all peers, of the available ones and of the unavailable ones.
-fn application_stats(replicas: &[(Arc<str>, bool)]) -> Stats {
+pub(in crate::server) fn application_stats(replicas: &[(Arc<str>, bool)]) -> Stats {
     let with = |available: bool| {
         replicas.iter().filter(|(_, up)| *up == available).map(|(url, _)| format!("{url},")).collect()
     };
@@ -154,7 +154,7 @@ fn megabytes(file: &str, name: &str) -> Option<u64> {
     value.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kilobytes| kilobytes / 1024)
 }
 
-fn uptime_text(uptime: Duration) -> String {
+pub(in crate::server) fn uptime_text(uptime: Duration) -> String {
     let minutes = uptime.as_secs() / 60;
     let (days, hours, minutes) = (minutes / 1440, minutes / 60 % 24, minutes % 60);
     match days {

@@ -51,9 +51,13 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{MethodRouter, get, post, put};
 
+#[cfg(feature = "page")]
+pub(super) use self::info::{application_stats, general_stats, uptime_text};
 pub(super) use self::instances::{Invalid, UNKNOWN_OVERRIDE, valid};
 pub(super) use self::intake::Intake;
 pub use self::operation::{Describe, DescribeLayer, Operation, OperationKind};
+#[cfg(feature = "page")]
+pub(super) use self::query::pairs;
 pub(super) use self::refusals::Refusals;
 pub use self::service::{RegistryService, ResponseFuture};
 pub(super) use self::state::{Parts, ServerState};

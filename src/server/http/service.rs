@@ -48,6 +48,13 @@ impl RegistryService {
         Self { server, router, mount }
     }
 
+    /// Replaces the router of all requests without a fast path.
+    #[cfg(feature = "page")]
+    pub(in crate::server) fn map_router(mut self, change: impl FnOnce(&ServerState, Router) -> Router) -> Self {
+        self.router = change(&self.server, self.router);
+        self
+    }
+
     /// Adds endpoints for load balancers, orchestrators and monitoring, at the paths of a Spring
     /// server.
     ///

@@ -6,6 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
+#[cfg(feature = "page")]
+use tokio::sync::watch;
+
 use super::{Intake, Refusals};
 use crate::model::{Instance, InstanceStatus};
 use crate::server::limits::RateLimits;
@@ -40,6 +43,8 @@ pub(in crate::server) struct Parts {
     pub(in crate::server) own: Option<Instance>,
     /// Set once the server leaves its cluster.
     pub(in crate::server) leaving: AtomicBool,
+    #[cfg(feature = "page")]
+    pub(in crate::server) closing: watch::Sender<bool>,
     #[cfg(feature = "peers")]
     pub(in crate::server) regions: Option<Arc<RemoteRegions>>,
     /// Tasks of the server. They end when the last clone of the state is dropped.
@@ -74,7 +79,7 @@ impl ServerState {
     }
 
     /// Returns the reason for which lists are served or refused.
-    pub(super) fn gate_reason(&self) -> String {
+    pub(in crate::server) fn gate_reason(&self) -> String {
         if self.node().is_open() && !self.awaits_no_region() {
             return "the registries of other regions are being fetched".to_owned();
         }
@@ -129,13 +134,13 @@ impl ServerState {
         &self.0.measured
     }
 
-    pub(super) fn about(&self) -> &About {
+    pub(in crate::server) fn about(&self) -> &About {
         &self.0.about
     }
 
     /// Returns the record of this node: the registered one, or else the one that it would register.
     /// `None` if its port is not known.
-    pub(super) fn own(&self) -> Option<Instance> {
+    pub(in crate::server) fn own(&self) -> Option<Instance> {
         let own = self.0.own.as_ref()?;
         let registered = self.registry().instance(own.app(), own.id(), self.now());
         Some(registered.unwrap_or_else(|| Instance {
@@ -146,7 +151,7 @@ impl ServerState {
     }
 
     /// Returns the URL and the availability of each peer.
-    pub(super) fn replicas(&self) -> Vec<(Arc<str>, bool)> {
+    pub(in crate::server) fn replicas(&self) -> Vec<(Arc<str>, bool)> {
         #[cfg(feature = "peers")]
         return self.node().replication().replicas();
         #[cfg(not(feature = "peers"))]
@@ -172,6 +177,18 @@ impl ServerState {
         }
     }
 
+    /// Returns a receiver of the moment at which the server closes responses without an end.
+    #[cfg(feature = "page")]
+    pub(in crate::server) fn closing(&self) -> watch::Receiver<bool> {
+        self.0.closing.subscribe()
+    }
+
+    /// Ends responses without an end, so that they do not delay a shutdown.
+    #[cfg(all(feature = "page", feature = "peers"))]
+    pub(in crate::server) fn close(&self) {
+        self.0.closing.send_replace(true);
+    }
+
     pub(in crate::server) fn unsent(&self) -> &Arc<Unsent> {
         &self.0.unsent
     }
@@ -180,7 +197,7 @@ impl ServerState {
         self.0.node.now()
     }
 
-    pub(super) fn uptime(&self) -> Duration {
+    pub(in crate::server) fn uptime(&self) -> Duration {
         self.0.node.uptime()
     }
 

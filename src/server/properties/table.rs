@@ -55,6 +55,18 @@ fn saturated(number: usize) -> u32 {
     number.try_into().unwrap_or(u32::MAX)
 }
 
+/// Sets the path of the page, with or without slashes around it. A page that is disabled stays
+/// disabled.
+fn dashboard_path(builder: Builder, value: &Value) -> Result<Builder, InvalidSetting> {
+    let path = value.text().trim_matches('/');
+    let is_plain = |part: &str| part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.~".contains(c));
+    if !path.split('/').all(|part| is_plain(part) && (path.is_empty() || !part.is_empty() && part != "..")) {
+        return Err(value.invalid("a path such as /dashboard, of letters, digits, slashes and -_.~"));
+    }
+    let path = if path.is_empty() { String::new() } else { format!("/{path}") };
+    Ok(builder.page_with(|page| page.map(|_| path)))
+}
+
 /// Changes the TLS stores of the peers.
 #[cfg(feature = "peers")]
 fn tls(
@@ -85,6 +97,8 @@ pub(super) static PROPERTIES: &[Property] = &[
     property!("eureka.server.use-read-only-response-cache", "BOOL", "false", "respond with cached lists that may be out of date; on by default in Java", Flag = Builder::read_only_cache),
     property!("eureka.server.response-cache-update-interval-ms", "MS", "30000", "maximum age of these lists", Millis = Builder::read_only_cache_interval),
     property!("eureka.server.retention-time-in-m-s-in-delta-queue", "MS", "180000", "time for which a change is in the delta", Millis = Builder::delta_retention),
+    property!("eureka.dashboard.enabled", "BOOL", "true", "serve the page for operators", Flag = |b, v| b.page_with(|page| if !v { None } else { page.or(Some(String::new())) })),
+    property!("eureka.dashboard.path", "PATH", "/", "path of the page for operators", With = dashboard_path),
     property!("eureka.environment", "NAME", "test", "environment that the status shows", Text = |b, name| b.environment(name)),
     property!("eureka.datacenter", "NAME", "default", "data center that the page for operators shows", Text = |b, name| b.data_center(name)),
     property!("eureka.server.min-available-instances-for-peer-replication", "COUNT", "-1", "number of available peers from which on the status shows this node as healthy; -1 shows nothing", With = min_available_peers),
@@ -311,8 +325,6 @@ pub(super) const WITHOUT_MEANING: &[&str] = &[
     "eureka.server.remote-region-*",
     #[cfg(not(feature = "peers"))]
     "eureka.client.tls.*",
-    "eureka.dashboard.enabled",
-    "eureka.dashboard.path",
     "eureka.client.transport.applications-resolver-use-ip",
     "eureka.client.registry-fetch-interval-seconds",
     "eureka.client.filter-only-up-instances",

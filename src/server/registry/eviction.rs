@@ -28,7 +28,7 @@ impl Registry {
                 }
             }
         }
-        self.record_preservation(kept);
+        self.record_preservation(kept, now);
         // The order of the shards depends on a random hash. Sorting makes a seed pick the same
         // leases.
         expired.sort_unstable();

@@ -128,6 +128,23 @@ impl Lease {
         self.renewed_at.load(Relaxed)
     }
 
+    #[cfg(feature = "page")]
+    pub(super) fn registered_at(&self) -> i64 {
+        self.registered_at
+    }
+
+    #[cfg(feature = "page")]
+    pub(super) fn duration_ms(&self) -> i64 {
+        self.duration_ms
+    }
+
+    /// Returns the time after which the lease is expired, without the extension of a late eviction
+    /// run.
+    #[cfg(feature = "page")]
+    pub(super) fn expires_at(&self) -> i64 {
+        self.last_update.load(Relaxed).saturating_add(self.duration_ms)
+    }
+
     /// Returns the instance with the current times of its lease. Published times are `ahead` of
     /// those of leases.
     pub(super) fn live_instance(&self, ahead: i64) -> Instance {

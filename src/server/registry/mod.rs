@@ -29,6 +29,8 @@ mod eviction;
 mod history;
 mod id_index;
 mod lease;
+#[cfg(feature = "page")]
+mod lease_state;
 mod limits;
 mod listing;
 mod now;
@@ -56,6 +58,10 @@ mod tombstones;
 #[cfg(feature = "peers")]
 mod version;
 
+#[cfg(feature = "page")]
+pub(super) use self::history::{End, PastLease};
+#[cfg(feature = "page")]
+pub(super) use self::lease_state::LeaseState;
 #[cfg(feature = "peers")]
 pub(super) use self::listing::Listing;
 #[cfg(feature = "prometheus")]

@@ -74,7 +74,7 @@ impl Registry {
     }
 
     /// Returns the number of expired leases that self-preservation kept in the last eviction run.
-    #[cfg(feature = "prometheus")]
+    #[cfg(any(feature = "page", feature = "prometheus"))]
     pub(in crate::server) fn kept_leases(&self) -> usize {
         self.preservation.last_run().kept
     }
@@ -84,6 +84,13 @@ impl Registry {
         self.preservation.last_run().state
     }
 
+    /// Returns the time of the eviction run in which self-preservation became active. `None` while it
+    /// is not.
+    #[cfg(feature = "page")]
+    pub(in crate::server) fn preservation_since(&self) -> Option<i64> {
+        self.preservation.last_run().active_since
+    }
+
     /// Records the state of self-preservation and logs its changes. Must be called once in each
     /// eviction run, with the number of expired leases that the run keeps.
     ///
@@ -91,7 +98,7 @@ impl Registry {
     /// and the threshold follows a new instance a minute before its heartbeats are counted.
     /// Therefore the beginning is logged only when an expired lease is kept as well, and the end
     /// after two runs.
-    pub(super) fn record_preservation(&self, kept: usize) {
+    pub(super) fn record_preservation(&self, kept: usize, now_ms: i64) {
         let (instances, renewals) = (self.listing.size(), self.renewals());
         let now = if !self.settings.self_preservation {
             Preservation::Disabled
@@ -110,6 +117,7 @@ impl Registry {
         };
         let mut last_run = self.preservation.last_run();
         (last_run.state, last_run.kept) = (now, kept);
+        last_run.active_since = if now.is_active() { last_run.active_since.or(Some(now_ms)) } else { None };
         last_run.inactive_runs = if now.is_active() { 0 } else { last_run.inactive_runs.saturating_add(1) };
         let before = last_run.logged;
         match before {

@@ -29,6 +29,9 @@ pub(super) struct LastRun {
     pub(super) logged: Option<Preservation>,
     /// Number of consecutive eviction runs without self-preservation.
     pub(super) inactive_runs: usize,
+    /// Time of the run in which self-preservation became active. `None` while it is not.
+    #[cfg_attr(not(feature = "page"), allow(dead_code, reason = "the page shows it"))]
+    pub(super) active_since: Option<i64>,
 }
 
 /// State of self-preservation at the last eviction run.

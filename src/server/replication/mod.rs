@@ -50,6 +50,8 @@ pub(in crate::server) use self::local_node::LocalNode;
 use self::locks::StripedLocks;
 use self::own_url::OwnUrl;
 pub(in crate::server) use self::peer::Peer;
+#[cfg(feature = "page")]
+pub(in crate::server) use self::peer::PeerOverview;
 use self::queue::{BATCH_SIZE, Limits};
 pub(in crate::server) use self::queue::{Change, Target};
 pub(in crate::server) use self::refused::RefusedCopies;
@@ -172,6 +174,12 @@ impl Replication {
         let list = self.list.load();
         let others = list.iter().filter(|peer| !peer.is_own());
         others.map(|peer| (peer.url().as_str().clone(), peer.is_available())).collect()
+    }
+
+    /// Returns the state of each peer, in the order of the settings.
+    #[cfg(feature = "page")]
+    pub(in crate::server) fn overviews(&self) -> Vec<PeerOverview> {
+        self.list.load().iter().map(|peer| peer.overview()).collect()
     }
 
     /// Locks an instance until its change is queued. Heartbeats need no lock.

@@ -1,5 +1,8 @@
 //! One peer: its queue, and the task that sends it.
 
+#[cfg(feature = "page")]
+mod overview;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -10,6 +13,10 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
+#[cfg(feature = "page")]
+use self::overview::LastError;
+#[cfg(feature = "page")]
+pub(in crate::server) use self::overview::PeerOverview;
 use super::availability::Availability;
 use super::batch::{in_parts, item};
 use super::local_node::LocalNode;
@@ -67,6 +74,8 @@ pub(in crate::server) struct Peer {
     skew: Ongoing,
     availability: Availability,
     batches: BatchCounts,
+    #[cfg(feature = "page")]
+    last_error: Mutex<Option<LastError>>,
     /// Limits the log lines about batches that the peer refuses.
     refusals: Throttle,
     /// Batches that failed and are kept for the peer.
@@ -100,6 +109,8 @@ impl Peer {
             skew: Ongoing::default(),
             availability: Availability::default(),
             batches: BatchCounts::default(),
+            #[cfg(feature = "page")]
+            last_error: Mutex::default(),
             refusals: Throttle::new(LOG_INTERVAL),
             failures: Ongoing::default(),
             refused: Mutex::default(),
@@ -206,7 +217,11 @@ impl Peer {
             Ok(_) => true,
             // No request was sent.
             Err(error) if error.is_paused() => return outcome,
-            Err(error) => error.status() == Some(StatusCode::FORBIDDEN.as_u16()),
+            Err(error) => {
+                #[cfg(feature = "page")]
+                self.note_error(error);
+                error.status() == Some(StatusCode::FORBIDDEN.as_u16())
+            }
         };
         self.availability.set_responds(responds);
         if let Some(is_available) = self.availability.changed(self.url.as_str(), outcome.as_ref().err()) {

@@ -5,6 +5,9 @@ pub(crate) struct About {
     pub(crate) environment: String,
     /// Name of the data center.
     pub(crate) data_center: String,
+    /// Path of the page for operators, without a slash at the end. `None` without a page.
+    #[cfg_attr(not(feature = "page"), allow(dead_code, reason = "there is no page"))]
+    pub(crate) page: Option<String>,
     /// Number of available peers from which on the node is healthy. `None` if that is not decided.
     pub(crate) min_available_peers: Option<usize>,
     /// Measures the latency of requests, and shows the metrics.
@@ -20,6 +23,7 @@ impl Default for About {
         Self {
             environment: "test".to_owned(),
             data_center: "default".to_owned(),
+            page: Some(String::new()),
             min_available_peers: None,
             #[cfg(feature = "prometheus")]
             metrics: true,

@@ -273,13 +273,13 @@ impl Queue {
     }
 
     /// Returns the number of tasks that wait or are in flight.
-    #[cfg(feature = "prometheus")]
+    #[cfg(any(feature = "page", feature = "prometheus"))]
     pub(super) fn backlog(&self) -> usize {
         self.waiting.len() + self.in_flight.len()
     }
 
     /// Returns the time since the oldest waiting task was pushed, or zero if none waits.
-    #[cfg(feature = "prometheus")]
+    #[cfg(any(feature = "page", feature = "prometheus"))]
     pub(super) fn lag(&self, now: Instant) -> Duration {
         let oldest = self.waiting.first_key_value();
         oldest.map_or(Duration::ZERO, |(_, task)| now.saturating_duration_since(task.pushed))

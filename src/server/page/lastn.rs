@@ -1,0 +1,57 @@
+//! The page `/lastn`: last registrations and last ends of leases.
+
+use askama::Template;
+use axum::extract::State;
+use axum::response::Response;
+use http::StatusCode;
+
+use super::Shared;
+use super::respond::rendered;
+use super::text::{self, Span};
+use crate::server::registry::{End, PastLease};
+
+#[derive(Debug, Template)]
+#[template(path = "lastn.html", whitespace = "suppress")]
+struct LastN {
+    root: &'static str,
+    cancelled: Vec<Entry>,
+    registered: Vec<Entry>,
+}
+
+/// Registration, or end of a lease.
+#[derive(Debug)]
+struct Entry {
+    date: String,
+    ago: Span,
+    app: String,
+    id: String,
+    kind: &'static str,
+}
+
+pub(super) async fn respond(State(page): State<Shared>) -> Response {
+    let registry = page.server.registry();
+    let now = page.server.now().saturating_add(registry.published_ahead());
+    let entry = |past: PastLease, kind| Entry {
+        date: text::date(past.at),
+        ago: Span::millis(now.saturating_sub(past.at)),
+        app: text::short(&past.app),
+        id: text::short(&past.id),
+        kind,
+    };
+    let end = |(past, end)| {
+        entry(
+            past,
+            match end {
+                End::Cancelled { replicated: false } => "cancelled",
+                End::Cancelled { replicated: true } => "cancelled at a peer",
+                End::Evicted => "expired",
+            },
+        )
+    };
+    let last = LastN {
+        root: "",
+        cancelled: registry.last_cancelled().into_iter().map(end).collect(),
+        registered: registry.last_registered().into_iter().map(|past| entry(past, "registered")).collect(),
+    };
+    rendered(StatusCode::OK, &last)
+}

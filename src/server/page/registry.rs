@@ -1,0 +1,266 @@
+//! The page `/`: status of the server, peers, and the list of instances.
+
+use std::time::Duration;
+
+use askama::Template;
+use axum::extract::Request;
+use axum::response::Response;
+use http::StatusCode;
+use tokio::sync::{Mutex, Semaphore};
+use tokio::time::{Instant, timeout};
+
+use super::preservation::SelfPreservation;
+use super::query::Query;
+use super::respond::{self, Document, render};
+use super::row::{Group, counts_text};
+use super::text::{self, Span};
+use super::{Shared, with_slash};
+use crate::model::InstanceStatus;
+use crate::server::http::{ServerState, application_stats, general_stats, uptime_text};
+use crate::server::view::Snapshot;
+use crate::sync::offload;
+
+/// Maximum number of instances on one page. The script shows the changes of a registry that fits on
+/// one page.
+pub(super) const MAX_ROWS: usize = 5_000;
+/// Time for which all requests for the whole list share one document.
+const MAX_AGE: Duration = Duration::from_secs(1);
+/// Maximum number of searches that run at the same time.
+const SEARCHES: usize = 2;
+/// Maximum time for which a request waits for others.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The last document of the whole list, and the limit on searches.
+#[derive(Debug)]
+pub(super) struct Cache {
+    document: Mutex<Option<(Instant, Document)>>,
+    searches: Semaphore,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self { document: Mutex::default(), searches: Semaphore::new(SEARCHES) }
+    }
+}
+
+/// Responds with the page.
+pub(super) async fn respond(page: &Shared, request: Request) -> Response {
+    if let Some(redirect) = with_slash(&request) {
+        return redirect;
+    }
+    let query = match Query::parse(request.uri().query()) {
+        Ok(query) => query,
+        Err(bad) => return respond::message(StatusCode::BAD_REQUEST, "", "The query is not valid", &bad.to_string()),
+    };
+    // From now on the changes are recorded, so that the script misses none.
+    page.live.touch();
+    let document = if query.matches_all() && query.page == 1 { whole(page).await } else { search(page, query).await };
+    match document {
+        Some(document) => document.respond(request.headers()),
+        None => respond::busy(""),
+    }
+}
+
+/// Returns the whole list. Requests at the same time wait for one that renders it. Returns `None`
+/// if that takes too long.
+async fn whole(page: &Shared) -> Option<Document> {
+    let mut cached = timeout(PATIENCE, page.cache.document.lock()).await.ok()?;
+    if let Some((at, document)) = &*cached
+        && at.elapsed() < MAX_AGE
+    {
+        return Some(document.clone());
+    }
+    let at = Instant::now();
+    let document = rendered(page, Query { page: 1, ..Query::default() }).await;
+    *cached = Some((at, document.clone()));
+    Some(document)
+}
+
+async fn search(page: &Shared, query: Query) -> Option<Document> {
+    let _permit = timeout(PATIENCE, page.cache.searches.acquire()).await.ok()?.ok()?;
+    Some(rendered(page, query).await)
+}
+
+/// Renders the page on a blocking thread, since it may have thousands of instances.
+async fn rendered(page: &Shared, query: Query) -> Document {
+    let page = page.clone();
+    offload(move || Document::new(render(&Overview::of(&page, &query)))).await
+}
+
+/// Content of the page.
+#[derive(Debug, Template)]
+#[template(path = "registry.html", whitespace = "suppress")]
+struct Overview {
+    root: &'static str,
+    status: Status,
+    replicas: Replicas,
+    groups: Vec<Group>,
+    totals: String,
+    query: Query,
+    statuses: [InstanceStatus; 5],
+    /// Position in the stream of changes.
+    position: String,
+    /// All instances are on this page.
+    is_whole: bool,
+    matching: usize,
+    pages: usize,
+    previous: Option<String>,
+    next: Option<String>,
+    general: Vec<(&'static str, String)>,
+    own: Vec<(&'static str, String)>,
+}
+
+/// Status of the server.
+#[derive(Debug, Template)]
+#[template(path = "status.html", whitespace = "suppress")]
+pub(super) struct Status {
+    environment: String,
+    data_center: String,
+    now: String,
+    uptime: String,
+    is_open: bool,
+    gate_reason: String,
+    pub(super) preservation: SelfPreservation,
+}
+
+/// Peers of the server.
+#[derive(Debug, Template)]
+#[template(path = "replicas.html", whitespace = "suppress")]
+pub(super) struct Replicas {
+    pub(super) peers: Vec<Replica>,
+}
+
+/// Peer as the page shows it.
+#[derive(Debug)]
+pub(super) struct Replica {
+    pub(super) url: String,
+    link: Option<String>,
+    pub(super) state: &'static str,
+    class: &'static str,
+    lag: String,
+    backlog: usize,
+    dropped: u64,
+    /// Time for which changes have failed.
+    failing: Option<Span>,
+    last_error: Option<(String, Span)>,
+}
+
+impl Overview {
+    fn of(page: &Shared, query: &Query) -> Self {
+        let (server, registry) = (&page.server, page.server.registry());
+        let position = page.live.position();
+        let (snapshot, now) = (registry.full(), server.now());
+        let (mut skipped, mut left) = ((query.page - 1).saturating_mul(MAX_ROWS), MAX_ROWS);
+        let (mut groups, mut matching) = (Vec::new(), 0_usize);
+        for application in &snapshot.applications {
+            let mut shown = Vec::new();
+            for record in application.records.iter().filter(|record| query.matches(&record.instance)) {
+                matching += 1;
+                if skipped > 0 {
+                    skipped -= 1;
+                } else if left > 0 {
+                    left -= 1;
+                    shown.push(&**record);
+                }
+            }
+            if !shown.is_empty() {
+                groups.push(Group::of(registry, application, shown.into_iter(), now));
+            }
+        }
+        let pages = matching.div_ceil(MAX_ROWS).max(1);
+        let other = |page: usize| (1..=pages).contains(&page).then(|| query.with_page(page));
+        Self {
+            root: "",
+            status: Status::of(server),
+            replicas: Replicas::of(server),
+            groups,
+            totals: totals(&snapshot),
+            statuses: InstanceStatus::ALL,
+            position,
+            is_whole: query.matches_all() && pages == 1 && query.page == 1,
+            matching,
+            pages,
+            previous: other(query.page - 1),
+            next: other(query.page.saturating_add(1)),
+            query: query.clone(),
+            general: general(server),
+            own: own(server),
+        }
+    }
+}
+
+impl Status {
+    pub(super) fn of(server: &ServerState) -> Self {
+        let (about, now, uptime) = (server.about(), server.now(), server.uptime());
+        Self {
+            environment: text::visible(&about.environment),
+            data_center: text::visible(&about.data_center),
+            now: text::date(now.saturating_add(server.registry().published_ahead())),
+            uptime: uptime_text(uptime),
+            is_open: server.is_open(),
+            gate_reason: text::visible(&server.gate_reason()),
+            preservation: SelfPreservation::of(
+                server.registry(),
+                uptime.as_millis().try_into().unwrap_or(i64::MAX),
+                now,
+            ),
+        }
+    }
+}
+
+impl Replicas {
+    pub(super) fn of(server: &ServerState) -> Self {
+        #[cfg(feature = "peers")]
+        let peers = server.node().replication().overviews().into_iter().map(|peer| Replica {
+            url: text::short(&peer.url),
+            link: text::link(Some(&peer.url)),
+            state: match &peer {
+                _ if peer.is_own => "this server",
+                _ if peer.is_available => "available",
+                _ => "unavailable",
+            },
+            class: if peer.is_available || peer.is_own { "good" } else { "bad" },
+            lag: Span(peer.lag).to_string(),
+            backlog: peer.backlog,
+            dropped: peer.dropped,
+            failing: (!peer.outage.is_zero()).then_some(Span(peer.outage)),
+            last_error: peer.last_error.map(|(error, ago)| (text::visible(&error), Span(ago))),
+        });
+        #[cfg(not(feature = "peers"))]
+        let peers = {
+            let _ = server;
+            std::iter::empty()
+        };
+        Self { peers: peers.collect() }
+    }
+}
+
+/// Returns the numbers of applications and of instances by status.
+pub(super) fn totals(snapshot: &Snapshot) -> String {
+    let plural = |count: usize| if count == 1 { "" } else { "s" };
+    let (applications, instances) = (snapshot.applications.len(), snapshot.counts.total());
+    let by_status = if instances == 0 { String::new() } else { format!(": {}", counts_text(&snapshot.counts)) };
+    let (of_applications, of_instances) = (plural(applications), plural(instances));
+    format!("{applications} application{of_applications}, {instances} instance{of_instances}{by_status}")
+}
+
+/// Returns what a Java server shows as general info.
+fn general(server: &ServerState) -> Vec<(&'static str, String)> {
+    let mut stats = general_stats(server.uptime());
+    stats.extend(application_stats(&server.replicas()));
+    stats.into_iter().map(|(name, value)| (name, text::visible(&value))).collect()
+}
+
+/// Returns what a Java server shows about itself.
+fn own(server: &ServerState) -> Vec<(&'static str, String)> {
+    let mut own = vec![("version", concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION")).to_owned())];
+    match server.own() {
+        Some(instance) => {
+            own.push(("instanceId", text::short(instance.id())));
+            own.push(("ipAddr", text::short(instance.ip_addr().unwrap_or("-"))));
+            own.push(("status", instance.status().to_string()));
+        }
+        None => own.push(("status", if server.is_open() { "UP" } else { "STARTING" }.into())),
+    }
+    own
+}
