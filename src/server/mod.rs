@@ -79,7 +79,8 @@
 //! * A lasting fault is logged when it begins, once a minute while it lasts, and when it ends.
 //! * Values from requests, peers and DNS are escaped and cut after 100 characters.
 //! * The beginning and the end of self-preservation are logged. `GET status` shows its state and
-//!   the counts behind it.
+//!   the counts behind it, and so do the health endpoints and the metrics.
+//! * A peer that is lost or found has a line, at most two a minute.
 //!
 //! The address of a sender is known where [`Listener`] serves, or `axum::serve` with
 //! `into_make_service_with_connect_info::<SocketAddr>`.

@@ -42,6 +42,8 @@ mod own_url;
 mod page;
 #[cfg(all(feature = "cli", unix))]
 mod process;
+#[cfg(all(feature = "prometheus", unix))]
+mod prometheus;
 mod quirks;
 mod rate_limits;
 #[cfg(feature = "peers")]

@@ -97,7 +97,7 @@ async fn changes_of_instances(moved: &mut BTreeSet<String>) {
     server.empty("PUT", ORDER_1).await;
     let heartbeat = r#"tower_eureka_request_duration_seconds_count{operation="heartbeat",status="200"}"#;
     walk.moves("a heartbeat", &["tower_eureka_renewals_total", heartbeat]).await;
-    tokio::time::sleep(MINUTE).await;
+    tokio::time::sleep(MINUTE + SECOND).await;
     walk.moves("a minute", &["tower_eureka_renewals_per_minute", "tower_eureka_uptime_seconds"]).await;
     let list = async || bytes(server.empty("GET", "/eureka/apps").await).await;
     list().await;
@@ -335,8 +335,9 @@ async fn promtool_accepts_the_metrics() {
     soon().await;
     let response = a.server.management("/eureka").oneshot(Request::get("/metrics").body(Body::empty()).unwrap());
     let text = bytes(response.await.unwrap()).await;
-    let spawned = Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut promtool = match spawned.stderr(Stdio::piped()).spawn() {
+    let mut command = Command::new("promtool");
+    command.args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut promtool = match command.spawn() {
         Ok(promtool) => promtool,
         Err(error) => {
             eprintln!("!!! SKIPPED: promtool is not installed ({error}), the metrics are not checked by it");

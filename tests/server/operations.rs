@@ -10,8 +10,9 @@ use http::{Request, StatusCode};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 use tower_eureka::EurekaServer;
-use tower_eureka::server::Node as NodeSettings;
+use tower_eureka::server::{Eviction, Node as NodeSettings};
 
+use crate::captured_log::Log;
 use crate::common::{ORDER_1, ORDERS, Server, bytes, document, text};
 use crate::network::{Network, soon};
 
@@ -240,4 +241,90 @@ async fn caller_that_disconnects_is_counted_as_aborted() {
     let series = r#"tower_eureka_request_duration_seconds_count{operation="register",status="aborted"}"#;
     assert_eq!(samples.get(series), Some(&1.0), "{samples:#?}");
     let _ = bytes(service.oneshot(Request::get("/eureka/apps").body(Body::empty()).unwrap()).await.unwrap()).await;
+}
+
+/// State of self-preservation by each way in which an operator may see it.
+#[cfg(feature = "prometheus")]
+#[derive(Debug, PartialEq)]
+struct Told {
+    status: String,
+    health: String,
+    gauges: [f64; 2],
+    log: Vec<String>,
+}
+
+#[cfg(feature = "prometheus")]
+#[tokio::test(start_paused = true)]
+async fn self_preservation_is_told_by_log_status_health_and_metrics() {
+    let (log, _guard) = Log::start(tracing::Level::INFO);
+    let server = Server::built(EurekaServer::builder().eviction(Eviction::new().interval(10 * SECOND)));
+    let router = server.registry.management("/eureka");
+    for n in 0..10 {
+        server.post(ORDERS, document(&format!("i-{n}"), "UP", 1)).await;
+    }
+    let beats = async |instances: usize, minutes: usize| {
+        for _ in 0..2 * minutes {
+            for n in 0..instances {
+                server.empty("PUT", &format!("{ORDERS}/i-{n}")).await;
+            }
+            tokio::time::sleep(30 * SECOND).await;
+        }
+    };
+    let told = async || {
+        let status = server.empty("GET", "/eureka/status").await;
+        let status: Value = serde_json::from_slice(&bytes(status).await).unwrap();
+        let health = json_of(&router, "/actuator/health/selfPreservation").await;
+        let samples = scrape(&router).await;
+        let lines = log.lines(&["self-preservation"]);
+        Told {
+            status: status["generalStats"]["self-preservation"].as_str().unwrap().to_owned(),
+            health: format!("{} {}", health["status"], health["details"]["state"]).replace('"', ""),
+            gauges: ["tower_eureka_self_preservation_active", "tower_eureka_preserved_leases"]
+                .map(|name| samples[name]),
+            log: lines.iter().map(|line| line.split(": ").take(3).collect::<Vec<_>>().join(": ")).collect(),
+        }
+    };
+    beats(10, 3).await;
+    let inactive = |log: &[&str]| Told {
+        status: "inactive".into(),
+        health: "UP inactive".into(),
+        gauges: [0.0, 0.0],
+        log: log.iter().map(|line| (*line).to_owned()).collect(),
+    };
+    assert_eq!(told().await, inactive(&[]));
+    // Seven of ten instances are cut off.
+    beats(3, 5).await;
+    let entered = told().await;
+    assert_eq!((&*entered.status, &*entered.health, entered.gauges), ("active", "UNKNOWN active", [1.0, 7.0]));
+    let began = "WARN tower_eureka::server::registry::preservation: self-preservation began: expired leases are kept";
+    assert!(entered.log.len() == 1 && entered.log[0].starts_with(began), "{entered:?}");
+    assert_eq!(get(&router, "/actuator/health/readiness").await.0, StatusCode::OK, "the node still serves");
+    // Their network is repaired.
+    beats(10, 3).await;
+    let left = told().await;
+    assert_eq!((&*left.status, &*left.health, left.gauges), ("inactive", "UP inactive", [0.0, 0.0]));
+    let ended =
+        "INFO tower_eureka::server::registry::preservation: self-preservation ended: expired leases are evicted";
+    assert!(left.log.len() == 2 && left.log[1].starts_with(ended), "{left:?}");
+    assert_eq!(server.registry.applications().applications[0].instances.len(), 10, "nothing was lost");
+}
+
+#[tokio::test(start_paused = true)]
+async fn peer_that_is_lost_and_found_has_a_line_each() {
+    let (log, _guard) = Log::start(tracing::Level::INFO);
+    let network = Network::default();
+    let [_a, b] = ["a", "b"].map(|name| network.node(name, &["a", "b"]));
+    tokio::time::sleep(30 * SECOND).await;
+    let of_b = |words: &str| log.lines(&["replication::availability", words, "peer=http://b:8761/eureka/"]);
+    assert_eq!(of_b("").len(), 1, "{:?}", of_b(""));
+    assert!(of_b("peer found").len() == 1);
+    network.kill("b");
+    tokio::time::sleep(300 * SECOND).await;
+    let lost = of_b("WARN");
+    assert!(lost.len() == 1 && lost[0].contains("peer lost") && lost[0].contains("refused"), "{lost:?}");
+    network.0.lock().unwrap().hosts.insert("b".into(), b.router.clone());
+    tokio::time::sleep(60 * SECOND).await;
+    let found = of_b("peer found again");
+    assert!(found.len() == 1 && found[0].contains("elapsed="), "{found:?}");
+    assert_eq!(of_b("").len(), 3);
 }
