@@ -1,9 +1,10 @@
 //! Recognition of instances whose bytes did not change, so that they are not decoded again.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
+use std::hash::{BuildHasher, Hasher};
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use foldhash::quality::RandomState;
 use memchr::memmem::Finder;
 
 /// Hash of the bytes from which an instance was decoded, without the time of its last heartbeat: a
@@ -49,7 +50,7 @@ impl Masked {
     pub(super) fn of(instance: &[u8]) -> Self {
         static MEMBER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"lastRenewalTimestamp\":"));
         // A seed of the process: no registration can be made to collide with another one.
-        static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+        static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::default);
         let start = MEMBER.find(instance).map(|at| at + MEMBER.needle().len());
         let digits = start.map_or(0, |start| instance[start..].iter().take_while(|byte| byte.is_ascii_digit()).count());
         let (before, rest) = instance.split_at(start.unwrap_or_default());

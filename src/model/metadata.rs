@@ -56,6 +56,7 @@ impl Metadata {
     }
 
     /// Returns `true` if both are the same copy.
+    #[cfg(test)]
     pub(super) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }

@@ -1,24 +1,29 @@
 //! Decoder of lists of applications that arrive piece by piece.
 //!
 //! ```text
-//!  pieces ─▶ Splitter ─ instance ─▶ Records ─ known: the same Arc, else decoded
-//!            split.rs                records.rs
+//!  pieces ─▶ Splitter ─ instance ─▶ Records ─ known.rs: the same Arc
+//!            split.rs                records.rs ─ template.rs: like the one before ─▶ plain.rs, common.rs
+//!               │                               └ else members.rs
 //!               └──── skeleton ───▶ members.rs ─▶ applications with their records
 //! ```
 //!
 //! The document is never in memory as a whole. An instance whose bytes did not change since it was
 //! decoded is not decoded again, except for the time of its last heartbeat, which every response
-//! changes. A member that has the same bytes as in the instance before is not decoded again, and
-//! its strings are shared.
+//! changes. A member that has the same bytes as in an instance before is not decoded again, and its
+//! strings are shared. Other members are decoded without a JSON parser if they have a usual form.
 
+mod common;
+mod known;
+mod plain;
 mod records;
 mod split;
+mod template;
 
 use std::sync::Arc;
 
 use serde::de::{Deserialize, Deserializer, MapAccess};
 
-pub(crate) use self::records::Known;
+pub(crate) use self::known::Known;
 use self::records::Records;
 use self::split::{Splitter, Step};
 use super::document;
@@ -66,7 +71,7 @@ impl ListDecoder {
 
     fn check_memory(&self) -> Result<(), DecodeError> {
         let (skeleton, begun) = self.splitter.held();
-        let exceeds = self.records.memory.saturating_add(begun) > self.max_memory;
+        let exceeds = self.records.memory().saturating_add(begun) > self.max_memory;
         let max_instance = (self.max_memory / INSTANCE_SHARE).max(MIN_INSTANCE_LIMIT);
         if exceeds || begun > max_instance || skeleton > self.max_memory / SKELETON_SHARE {
             return Err(fail(Reason::TooLarge(self.max_memory)));
@@ -78,11 +83,15 @@ impl ListDecoder {
     pub(crate) fn finish(self) -> Result<Applications, DecodeError> {
         let skeleton = self.splitter.finish();
         let ApplicationsMembers { version, hash, applications: listed } = document(&skeleton, "applications")?;
-        let records = self.records.instances;
-        let with_records = |members: ApplicationMembers<Slot>| members.map(|slot| slot.record(&records));
+        let mut rest = Rest { begin: 0, records: self.records.instances.into_iter() };
+        let with_records = |ApplicationMembers { name, instances }: ApplicationMembers<Slot>| {
+            let mut records = Vec::new();
+            instances.into_iter().for_each(|slot| slot.add_to(&mut records, &mut rest));
+            ApplicationMembers { name, instances: records }
+        };
         let listed: Vec<_> = listed.into_iter().map(with_records).collect();
         // Records that no application refers to.
-        drop(records);
+        drop(rest);
         Ok(Applications { version, hash, applications: applications(listed) })
     }
 }
@@ -91,18 +100,41 @@ fn fail(reason: Reason) -> DecodeError {
     DecodeError::new("applications", reason)
 }
 
-/// Instance in the skeleton: the number of its record.
+/// Records that no slot has taken. Slots refer to them in their order.
+struct Rest {
+    /// Number of the first one.
+    begin: usize,
+    records: std::vec::IntoIter<Arc<Instance>>,
+}
+
+impl Rest {
+    /// Adds these records to an application, and drops those before.
+    fn take(&mut self, Range { first, count }: Range, taken: &mut Vec<Arc<Instance>>) {
+        let skipped = first.saturating_sub(self.begin).min(self.records.len());
+        let count = count.min(self.records.len() - skipped);
+        taken.extend(self.records.by_ref().skip(skipped).take(count));
+        self.begin += skipped + count;
+    }
+}
+
+/// Records that follow each other.
+struct Range {
+    first: usize,
+    count: usize,
+}
+
+/// Instances in the skeleton: the numbers of their records.
 struct Slot {
-    number: Option<usize>,
+    range: Option<Range>,
     /// An instance that was not separated, since the name of the member `instance` has escapes.
     whole: Option<Box<Instance>>,
 }
 
 impl Slot {
-    fn record(self, records: &[Arc<Instance>]) -> Arc<Instance> {
-        match self.number.and_then(|number| records.get(number)) {
-            Some(record) => record.clone(),
-            None => Arc::new(self.whole.map_or_else(|| Instance::bare("".into()), |instance| *instance)),
+    fn add_to(self, instances: &mut Vec<Arc<Instance>>, rest: &mut Rest) {
+        match self.range {
+            Some(range) => rest.take(range, instances),
+            None => instances.push(Arc::new(self.whole.map_or_else(|| Instance::bare("".into()), |whole| *whole))),
         }
     }
 }
@@ -111,15 +143,16 @@ impl<'de> Members<'de> for Slot {
     const EXPECTED: &'static str = "an instance";
 
     fn start() -> Self {
-        Self { number: None, whole: None }
+        Self { range: None, whole: None }
     }
 
     fn member<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
         if name.is_empty() {
-            self.number = map.next_value().map(Some)?;
+            let (first, count) = map.next_value()?;
+            self.range = Some(Range { first, count });
             return Ok(());
         }
-        if self.number.is_some() {
+        if self.range.is_some() {
             return skip(map);
         }
         known_member(self.whole.get_or_insert_with(|| Box::new(Instance::bare("".into()))), name, map)
@@ -140,7 +173,7 @@ mod tests {
     use crate::model::Application;
 
     /// Members of an instance with all that makes them difficult to decode one by one.
-    const MEMBERS: [&str; 22] = [
+    const MEMBERS: [&str; 42] = [
         r#""instanceId":"a""#,
         r#""instanceId":"b""#,
         r#""instanceId" : "a" "#,
@@ -163,6 +196,26 @@ mod tests {
         r#""leaseInfo":{"durationInSecs":3,"lastRenewalTimestamp":18}"#,
         r#""unknown":[{"instance":{"a":[]}}]"#,
         r#""lastDirtyTimestamp":"12""#,
+        r#""lastDirtyTimestamp":13"#,
+        r#""lastDirtyTimestamp":"013""#,
+        r#""lastDirtyTimestamp":" 14 ""#,
+        r#""lastDirtyTimestamp":"99999999999999999999""#,
+        r#""lastDirtyTimestamp":"x""#,
+        r#""lastDirtyTimestamp":"""#,
+        r#""lastDirtyTimestamp":1.5e3"#,
+        r#""leaseInfo":{"renewalIntervalInSecs":0,"durationInSecs":-3}"#,
+        r#""leaseInfo":{"renewalIntervalInSecs":7,"durationInSecs":99999999999,"x":1}"#,
+        r#""leaseInfo":{"renewalIntervalInSecs":7,"renewalIntervalInSecs":8,"renewalTimestamp":4}"#,
+        r#""leaseInfo":{"registrationTimestamp":"3","evictionTimestamp":4,"serviceUpTimestamp":5}"#,
+        r#""leaseInfo":{}"#,
+        r#""leaseInfo":null"#,
+        r#""metadata":{"zone":"a","zone":"c","b":"\u0061","@class":"x"}"#,
+        r#""metadata":{"zone":"a","@class":"java.util.Collections$EmptyMap","a":"ä"}"#,
+        r#""metadata":[]"#,
+        r#""metadata":{"zone":null}"#,
+        r#""vipAddress":"ä,b""#,
+        r#""ipAddr":1.5"#,
+        r#""sid":"na""#,
     ];
 
     fn list(instances: &[String]) -> String {
@@ -171,8 +224,12 @@ mod tests {
     }
 
     fn decode(document: &str, known: &[Arc<Application>]) -> Vec<Arc<Instance>> {
+        decode_in_pieces(document, 50, known)
+    }
+
+    fn decode_in_pieces(document: &str, size: usize, known: &[Arc<Application>]) -> Vec<Arc<Instance>> {
         let mut decoder = ListDecoder::new(Known::new(known.to_vec()), usize::MAX);
-        document.as_bytes().chunks(50).for_each(|piece| decoder.push(piece).unwrap());
+        document.as_bytes().chunks(size).for_each(|piece| decoder.push(piece).unwrap());
         decoder.finish().unwrap().applications.iter().flat_map(|app| app.instances.clone()).collect()
     }
 
@@ -180,8 +237,10 @@ mod tests {
         #[test]
         fn instances_of_a_list_are_the_same_as_single_ones(
             instances in prop::collection::vec(prop::collection::vec(prop::sample::select(&MEMBERS[..]), 0..6), 0..8),
+            repeated in 1..4_usize,
         ) {
-            let texts: Vec<_> = instances.iter().map(|members| format!("{{{}}}", members.join(","))).collect();
+            let texts = instances.iter().map(|members| format!("{{{}}}", members.join(",")));
+            let texts: Vec<_> = texts.flat_map(|text| vec![text; repeated]).collect();
             let single = |text: &String| {
                 let document = format!(r#"{{"application":{{"name":"ORDERS","instance":{text}}}}}"#);
                 Application::from_json(document.as_bytes()).unwrap().instances
@@ -190,6 +249,7 @@ mod tests {
             let document = list(&texts);
             let decoded = decode(&document, &[]);
             prop_assert_eq!(&decoded, &expected);
+            prop_assert_eq!(&decode_in_pieces(&document, usize::MAX, &[]), &expected);
             // The same list is the same again, whatever was known before.
             let known = Arc::new(Application { name: "ORDERS".into(), instances: decoded });
             prop_assert_eq!(decode(&document, &[known]), expected);

@@ -2,13 +2,17 @@
 
 use memchr::memchr2;
 
-/// Splits a document into its instances and a skeleton, in which each instance is replaced by a
-/// placeholder.
+/// Maximum length of the guide in bytes.
+const MAX_GUIDE: usize = 64 * 1024;
+
+/// Splits a document into its instances and a skeleton, in which the instances are replaced by
+/// placeholders.
 ///
 /// An instance is an object that is the value of a member `instance`, or an element of a list that
 /// is the value of such a member. The skeleton is the document without instances and without white
-/// space: `{"applications":{"application":[{"name":"A","instance":[{"":0},{"":1}]}]}}`. It is
-/// decoded like any other document, so the splitter needs to know nothing about it.
+/// space: `{"applications":{"application":[{"name":"A","instance":[{"":[0,2]}]}]}}`. A placeholder
+/// has the number of its first instance and how many follow each other. The skeleton is decoded
+/// like any other document, so the splitter needs to know nothing about it.
 #[derive(Debug, Default)]
 pub(super) struct Splitter {
     skeleton: Vec<u8>,
@@ -22,10 +26,15 @@ pub(super) struct Splitter {
     list_depth: Option<usize>,
     /// Number of instances.
     count: usize,
+    /// Number of latest instances whose placeholder is not in the skeleton yet.
+    run: usize,
+    /// `true` if a comma follows them.
+    comma: bool,
     scan: Option<Scan>,
     /// Bytes of an instance that began in an earlier piece.
     begun: Vec<u8>,
     marks: Vec<u32>,
+    guide: Guide,
 }
 
 /// Last token of the skeleton, as far as an instance may follow it.
@@ -51,10 +60,22 @@ impl Splitter {
     /// Returns the next instance of a piece, and removes the bytes in front of it and its own from
     /// the piece.
     pub(super) fn next<'a, 'p: 'a>(&'a mut self, piece: &mut &'p [u8]) -> Step<'a> {
-        if piece.is_empty() || (self.scan.is_none() && !self.skip_to_instance(piece)) {
+        if piece.is_empty() {
             return Step::End;
         }
-        let Some(scan) = &mut self.scan else { return Step::End };
+        if self.scan.is_none() {
+            if !self.skip_to_instance(piece) {
+                return Step::End;
+            }
+            if let Some(end) = self.guide.find_end(piece, &mut self.marks) {
+                let (bytes, rest) = piece.split_at(end);
+                *piece = rest;
+                self.add_to_run();
+                return Step::Instance(bytes, Members { marks: &self.marks });
+            }
+            self.marks.clear();
+        }
+        let scan = self.scan.get_or_insert_default();
         let Some(end) = scan.find_end(piece, &mut self.marks) else {
             self.begun.extend_from_slice(piece);
             *piece = &[];
@@ -64,14 +85,19 @@ impl Splitter {
         *piece = rest;
         let is_regular = scan.is_regular;
         self.scan = None;
-        self.put_placeholder();
+        self.add_to_run();
         let bytes = if self.begun.is_empty() {
             bytes
         } else {
             self.begun.extend_from_slice(bytes);
             &self.begun
         };
-        Step::Instance(bytes, Members { marks: if is_regular { &self.marks } else { &[] } })
+        if !is_regular {
+            self.marks.clear();
+        } else if bytes.len() <= MAX_GUIDE {
+            self.guide.set(bytes, &self.marks);
+        }
+        Step::Instance(bytes, Members { marks: &self.marks })
     }
 
     /// Returns the bytes that the splitter holds.
@@ -80,16 +106,29 @@ impl Splitter {
     }
 
     /// Returns the skeleton. It is cut off if the document was.
-    pub(super) fn finish(self) -> Vec<u8> {
+    pub(super) fn finish(mut self) -> Vec<u8> {
+        self.end_run();
         self.skeleton
     }
 
-    fn put_placeholder(&mut self) {
-        self.skeleton.extend_from_slice(b"{\"\":");
-        self.skeleton.extend_from_slice(self.count.to_string().as_bytes());
-        self.skeleton.push(b'}');
+    fn add_to_run(&mut self) {
         self.count += 1;
+        self.run += 1;
+        self.comma = false;
         self.last = Last::Other;
+    }
+
+    /// Writes the placeholder of the latest instances.
+    fn end_run(&mut self) {
+        if self.run == 0 {
+            return;
+        }
+        let placeholder = format!("{{\"\":[{},{}]}}", self.count - self.run, self.run);
+        self.skeleton.extend_from_slice(placeholder.as_bytes());
+        if self.comma {
+            self.skeleton.push(b',');
+        }
+        (self.run, self.comma) = (0, false);
     }
 
     /// Copies the piece to the skeleton up to the next instance. Returns `false` if there is none
@@ -99,7 +138,6 @@ impl Splitter {
         for (at, &byte) in piece.iter().enumerate() {
             if self.begins_instance(byte) {
                 *piece = &piece[at..];
-                self.scan = Some(Scan::default());
                 self.marks.clear();
                 return true;
             }
@@ -125,16 +163,26 @@ impl Splitter {
         }
         if byte.is_ascii_whitespace() {
             // One space is enough to keep two numbers apart.
-            if self.skeleton.last().is_some_and(|last| *last != b' ') {
+            if self.run == 0 && self.skeleton.last().is_some_and(|last| *last != b' ') {
                 self.skeleton.push(b' ');
             }
             return false;
         }
         let last = std::mem::take(&mut self.last);
+        let begins = byte == b'{' && (last == Last::Colon || self.list_depth == Some(self.depth));
+        if self.run > 0 {
+            if byte == b',' && !self.comma {
+                self.comma = true;
+                return false;
+            }
+            if !begins || !self.comma {
+                self.end_run();
+            }
+        }
         match byte {
             b'"' => self.string = Some(self.skeleton.len() + 1),
             b':' if last == Last::Name => self.last = Last::Colon,
-            b'{' if last == Last::Colon || self.list_depth == Some(self.depth) => return true,
+            b'{' if begins => return true,
             b'[' | b'{' => {
                 self.depth += 1;
                 if last == Last::Colon && self.list_depth.is_none() {
@@ -228,6 +276,102 @@ impl Scan {
     }
 }
 
+/// Instance that the next one probably resembles: the same members, in part with the same values.
+///
+/// One encoder writes all instances of a list, so they differ in some values only. The others are
+/// found by a comparison, without a look at each byte.
+#[derive(Debug, Default)]
+struct Guide {
+    bytes: Vec<u8>,
+    marks: Vec<u32>,
+}
+
+impl Guide {
+    fn set(&mut self, bytes: &[u8], marks: &[u32]) {
+        self.bytes.clear();
+        self.bytes.extend_from_slice(bytes);
+        self.marks.clear();
+        self.marks.extend_from_slice(marks);
+    }
+
+    /// Returns the end of the instance in this piece and adds its marks, as [`Scan::find_end`]
+    /// does. `None` if the instance has other members, has white space between them, or does not
+    /// end in the piece.
+    fn find_end(&self, piece: &[u8], marks: &mut Vec<u32>) -> Option<usize> {
+        if self.marks.is_empty() || u32::try_from(piece.len()).is_err() {
+            return None;
+        }
+        let (mut at, mut own) = (1, 1);
+        for mark in self.marks.chunks_exact(2) {
+            let (colon, end) = (mark[0] as usize, mark[1] as usize);
+            let (name, member) = (&self.bytes[own..=colon], &self.bytes[own..=end]);
+            let rest = piece.get(at..)?;
+            if rest.starts_with(member) {
+                marks.push((at + colon - own) as u32);
+                at += member.len();
+            } else if rest.starts_with(name) {
+                at += name.len();
+                marks.push((at - 1) as u32);
+                at = value_end(piece, at)?;
+                // The comma behind the member, or the end of the instance.
+                if piece.get(at) != member.last() {
+                    return None;
+                }
+                at += 1;
+            } else {
+                return None;
+            }
+            marks.push((at - 1) as u32);
+            own = end + 1;
+        }
+        Some(at)
+    }
+}
+
+/// Returns the end of the value that begins here. `None` if the text ends before.
+fn value_end(text: &[u8], start: usize) -> Option<usize> {
+    match text.get(start)? {
+        b'"' => string_end(text, start + 1),
+        b'{' | b'[' => nested_end(text, start),
+        _ => {
+            let is_other = |byte: &u8| !byte.is_ascii_alphanumeric() && !matches!(byte, b'+' | b'-' | b'.');
+            Some(start + text[start..].iter().position(is_other)?)
+        }
+    }
+}
+
+/// Returns the position behind the quote that ends a string of which this is the first byte.
+fn string_end(text: &[u8], mut at: usize) -> Option<usize> {
+    loop {
+        let rest = text.get(at..)?;
+        let found = memchr2(b'"', b'\\', rest)?;
+        if rest[found] == b'"' {
+            return Some(at + found + 1);
+        }
+        at += found + 2;
+    }
+}
+
+/// Returns the end of an object or a list.
+fn nested_end(text: &[u8], mut at: usize) -> Option<usize> {
+    let mut depth = 0_usize;
+    loop {
+        let byte = *text.get(at)?;
+        at += 1;
+        match byte {
+            b'"' => at = string_end(text, at)?,
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => {
+                depth -= 1;
+                if depth == 0 {
+                    return Some(at);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
 /// Positions of the members of an instance. There are none if the instance is empty, or if its
 /// members cannot be separated.
 #[derive(Clone, Copy, Debug)]
@@ -294,11 +438,46 @@ mod tests {
         assert_eq!(whole.0, expected);
         let skeleton = concat!(
             r#"{ "applications" : {"x":"instance","application":[ {"name":"\"A\\","instance" : ["#,
-            r#"{"":0}, {"":1} ,7,[{"deep":1}],{"":2}]},{"instance":{"":3},"name":"B"},{"instance":5,"y":{"z":1}}]}}"#,
+            r#"{"":[0,2]},7,[{"deep":1}],{"":[2,1]}]},{"instance":{"":[3,1]},"name":"B"},{"instance":5,"y":{"z":1}}]}}"#,
         );
         assert_eq!(whole.1, skeleton);
         for size in 1..40 {
             assert_eq!(split(document, size), whole, "{size}");
+        }
+    }
+
+    #[test]
+    fn instances_that_resemble_the_one_before_are_separated_in_the_same_way() {
+        let values = [
+            "1",
+            "-1.5e3",
+            "",
+            "\"\"",
+            "\"a\\\"}\"",
+            "{\"x\":[\"]\",{}]}",
+            "[]",
+            "null",
+            " 1",
+            "1 ",
+            "\"a\"b",
+            "{]",
+            "x:y",
+        ];
+        for (first, second) in values.iter().flat_map(|first| values.iter().map(move |second| (first, second))) {
+            let instance = |value: &str| format!(r#"{{"a":"same","b":{value},"c":{value}}}"#);
+            let instances = [first, second, first].map(|value| instance(value)).join(",");
+            let document = format!(r#"{{"instance":[{instances}]}}"#);
+            assert_eq!(split(&document, document.len()), split(&document, 1), "{document}");
+        }
+    }
+
+    #[test]
+    fn missing_and_superfluous_commas_between_instances_stay_in_the_skeleton() {
+        for separator in ["", ",,", ", ,", " ,7,", "7,"] {
+            let (instances, skeleton) = split(&format!(r#"{{"instance":[{{}}{separator}{{}}]}}"#), 100);
+            assert_eq!(instances.len(), 2);
+            let separator = separator.replace(' ', "");
+            assert_eq!(skeleton, format!(r#"{{"instance":[{{"":[0,1]}}{separator}{{"":[1,1]}}]}}"#));
         }
     }
 

@@ -1,0 +1,165 @@
+//! Decodes the members of an instance that differ from those of the instance before.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use serde::de::{DeserializeSeed, MapAccess};
+use serde_json::de::SliceRead;
+
+use super::common::Common;
+use super::plain;
+use super::split::{Member, Members};
+use crate::model::json::decode::members::known_member;
+use crate::model::{DataCenter, Instance};
+
+/// Instance whose members are not decoded again if the next one has the same.
+///
+/// The instances of one application differ in a few members only. They come in the same order,
+/// since one encoder wrote them.
+#[derive(Debug)]
+pub(super) struct Template {
+    bytes: Vec<u8>,
+    marks: Vec<u32>,
+    fields: Vec<Field>,
+    instance: Arc<Instance>,
+}
+
+impl Template {
+    /// Returns `None` if the members of the instance cannot be decoded one by one.
+    pub(super) fn new(bytes: &[u8], members: Members<'_>, instance: &Arc<Instance>) -> Option<Self> {
+        let (mut names, mut fields) = (HashSet::new(), Vec::new());
+        for member in members.of(bytes) {
+            let name = name_of(member)?;
+            // Two names of one member.
+            let is_first = names.insert(if name == "overriddenstatus" { "overriddenStatus" } else { name });
+            fields.push(is_first.then(|| Field::of(name))?);
+        }
+        let is_empty = fields.is_empty();
+        (!is_empty).then(|| Self {
+            bytes: bytes.into(),
+            marks: members.marks.into(),
+            fields,
+            instance: instance.clone(),
+        })
+    }
+
+    /// Replaces the template by an instance whose members have the same names.
+    pub(super) fn replace(&mut self, bytes: &[u8], members: Members<'_>, instance: &Arc<Instance>) {
+        self.bytes.clear();
+        self.bytes.extend_from_slice(bytes);
+        self.marks.clear();
+        self.marks.extend_from_slice(members.marks);
+        self.instance.clone_from(instance);
+    }
+
+    /// Decodes the members that differ from the template, and takes the others from it. Returns the
+    /// instance and the number of bytes that were decoded, or `None` if the names of the members
+    /// are not the same.
+    pub(super) fn decode(
+        &self,
+        bytes: &[u8],
+        members: Members<'_>,
+        common: &mut Common,
+    ) -> Result<Option<(Instance, usize)>, serde_json::Error> {
+        if members.marks.len() != self.marks.len() {
+            return Ok(None);
+        }
+        let (mut instance, mut decoded) = (Instance::clone(&self.instance), 0);
+        let own = Members { marks: &self.marks }.of(&self.bytes);
+        for ((own, member), field) in own.zip(members.of(bytes)).zip(&self.fields) {
+            if own.bytes == member.bytes {
+                continue;
+            }
+            if own.name() != member.name() {
+                return Ok(None);
+            }
+            decoded += member.bytes.len();
+            if field.read(&mut instance, member.value(), common).is_some() {
+                continue;
+            }
+            let Some(name) = name_of(member) else { return Ok(None) };
+            let mut value = serde_json::Deserializer::from_slice(member.value());
+            known_member(&mut instance, name, &mut OneValue(&mut value))?;
+            value.end()?;
+            field.share(&mut instance, common);
+        }
+        Ok(Some((instance, decoded)))
+    }
+}
+
+/// Member of an instance, by the way in which its usual form is read.
+#[derive(Clone, Copy, Debug)]
+enum Field {
+    Text(fn(&mut Instance) -> &mut Option<Arc<str>>),
+    Time(fn(&mut Instance) -> &mut Option<i64>),
+    Lease,
+    Metadata,
+    DataCenter,
+    /// Left to the parser.
+    Other,
+}
+
+impl Field {
+    fn of(name: &str) -> Self {
+        match name {
+            "instanceId" => Self::Text(|instance| &mut instance.instance_id),
+            "hostName" => Self::Text(|instance| &mut instance.host_name),
+            "ipAddr" => Self::Text(|instance| &mut instance.ip_addr),
+            "homePageUrl" => Self::Text(|instance| &mut instance.home_page_url),
+            "statusPageUrl" => Self::Text(|instance| &mut instance.status_page_url),
+            "healthCheckUrl" => Self::Text(|instance| &mut instance.health_check_url),
+            "secureHealthCheckUrl" => Self::Text(|instance| &mut instance.secure_health_check_url),
+            "vipAddress" => Self::Text(|instance| &mut instance.vip_address),
+            "secureVipAddress" => Self::Text(|instance| &mut instance.secure_vip_address),
+            "asgName" => Self::Text(|instance| &mut instance.asg_name),
+            "lastUpdatedTimestamp" => Self::Time(|instance| &mut instance.last_updated_timestamp),
+            "lastDirtyTimestamp" => Self::Time(|instance| &mut instance.last_dirty_timestamp),
+            "leaseInfo" => Self::Lease,
+            "metadata" => Self::Metadata,
+            "dataCenterInfo" => Self::DataCenter,
+            _ => Self::Other,
+        }
+    }
+
+    /// Reads a value of the usual form. `None` if it has another one.
+    fn read(self, instance: &mut Instance, value: &[u8], common: &mut Common) -> Option<()> {
+        match self {
+            Self::Text(field) => *field(instance) = Some(plain::text(value)?.into()),
+            Self::Time(field) => *field(instance) = Some(plain::number(value)?),
+            Self::Lease => instance.lease = Some(plain::lease(value)?),
+            Self::Metadata => instance.metadata = common.metadata(value)?,
+            Self::DataCenter | Self::Other => return None,
+        }
+        Some(())
+    }
+
+    /// Replaces the strings of metadata that the parser has read.
+    fn share(self, instance: &mut Instance, common: &mut Common) {
+        match (self, &mut instance.data_center) {
+            (Self::Metadata, _) => common.share_entries(&mut instance.metadata),
+            (Self::DataCenter, Some(DataCenter::Amazon(metadata))) => common.share_entries(metadata),
+            _ => {}
+        }
+    }
+}
+
+/// Returns the name of a member, or `None` if it has escapes.
+fn name_of(member: Member<'_>) -> Option<&str> {
+    let name = member.name().trim_ascii().strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+    std::str::from_utf8(name).ok().filter(|name| !name.contains(['\\', '"']))
+}
+
+/// Map of which only the next value is read.
+struct OneValue<'a, 'de>(&'a mut serde_json::Deserializer<SliceRead<'de>>);
+
+impl<'de> MapAccess<'de> for OneValue<'_, 'de> {
+    type Error = serde_json::Error;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, _: K) -> Result<Option<K::Value>, Self::Error> {
+        Ok(None)
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Self::Error> {
+        seed.deserialize(&mut *self.0)
+    }
+}
