@@ -43,15 +43,22 @@ const ROUNDS: usize = 9;
 /// Number of changes in all deltas of one round.
 const DELTAS: usize = 1_000;
 
+/// Runs the parts `full` and `deltas` that the arguments name. Defaults to both.
 fn main() {
+    let args: Vec<_> = std::env::args().skip(1).collect();
     // `cargo bench -- --test` and `cargo test --benches` only check that the bench works.
-    let quick = std::env::args().any(|arg| arg == "--test");
+    let quick = args.iter().any(|arg| arg == "--test");
+    let has = |part: &str| args.iter().all(|arg| arg.starts_with('-')) || args.iter().any(|arg| arg == part);
     let (rounds, size) = if quick { (1, 1_000) } else { (ROUNDS, SIZE) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     runtime.block_on(async {
-        full(rounds, size).await;
+        if has("full") {
+            full(rounds, size).await;
+        }
         let sizes = if quick { &DELTA_SIZES[..1] } else { &DELTA_SIZES };
-        deltas(rounds, sizes).await;
+        if has("deltas") {
+            deltas(rounds, sizes).await;
+        }
     });
 }
 

@@ -1,8 +1,11 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
+
+use super::spare::{Change, Spares};
 use crate::model::{ActionType, Application, Applications, Digest, Instance, StatusCounts};
 
 /// Exact mirror of the server's list. Deltas are applied to it, and the hash and the digest are
@@ -11,6 +14,7 @@ use crate::model::{ActionType, Application, Applications, Digest, Instance, Stat
 pub(super) struct Mirror {
     pub(super) applications: BTreeMap<Arc<str>, Arc<Application>>,
     ids: Ids,
+    spares: Spares,
     counts: StatusCounts,
     /// `None` unless the server sends digests that match its lists.
     digest: Option<Digest>,
@@ -68,6 +72,7 @@ impl Mirror {
             }
         }
         let before = std::mem::replace(&mut self.applications, applications);
+        self.spares.clear();
         self.changes += 1;
         self.recount(&before, digest);
     }
@@ -143,14 +148,14 @@ impl Mirror {
             digest.add(Digest::of(app, instance));
         }
         let instance = with_shared_strings(instance, known.or(application.instances.first()));
-        let instances = &mut Arc::make_mut(application).instances;
-        match position {
-            Some(at) => instances[at] = instance,
+        let change = match position {
+            Some(at) => Change::Replace(at, instance),
             None => {
                 self.ids.push(app, instance.id());
-                instances.push(instance);
+                Change::Push(instance)
             }
-        }
+        };
+        self.spares.change(application, change);
     }
 
     fn remove(&mut self, app: &str, id: &str) {
@@ -164,8 +169,9 @@ impl Mirror {
         if application.instances.len() == 1 {
             self.applications.remove(app);
             self.ids.remove(app);
+            self.spares.remove(app);
         } else {
-            Arc::make_mut(application).instances.remove(at);
+            self.spares.change(application, Change::Remove(at));
             self.ids.remove_at(app, at);
         }
     }
@@ -224,8 +230,9 @@ fn with_shared_strings(instance: &Arc<Instance>, known: Option<&Arc<Instance>>) 
 /// Returns the listed instances. An instance that only renewed its lease is the known `Arc`. Of two
 /// instances with the same id, the later one is used.
 fn keep_unchanged(known: &[Arc<Instance>], listed: &[&Arc<Instance>]) -> Vec<Arc<Instance>> {
-    let by_id: HashMap<&str, &Arc<Instance>> = known.iter().map(|instance| (instance.id(), instance)).collect();
-    let mut positions = HashMap::with_capacity(listed.len());
+    let by_id: HashMap<&str, &Arc<Instance>, RandomState> =
+        known.iter().map(|instance| (instance.id(), instance)).collect();
+    let mut positions = HashMap::with_capacity_and_hasher(listed.len(), RandomState::default());
     let mut instances = Vec::with_capacity(listed.len());
     for &instance in listed {
         let known_one = by_id.get(instance.id()).copied();

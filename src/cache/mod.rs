@@ -38,6 +38,7 @@ mod regions;
 mod saved;
 mod snapshot;
 mod source;
+mod spare;
 mod status;
 mod vip_index;
 

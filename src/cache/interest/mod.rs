@@ -10,6 +10,8 @@
 //! address. Each has a copy of its own, with the same rules as the copy of the whole registry.
 
 mod cost;
+#[cfg(test)]
+mod heap;
 mod list;
 mod merge;
 mod plan;

@@ -19,6 +19,8 @@ pub(super) struct Records {
     pub(super) instances: Vec<Arc<Instance>>,
     known: Known,
     template: Option<Template>,
+    /// `true` if the template is the latest instance.
+    is_template_latest: bool,
     common: Common,
     /// Estimated bytes of memory that the decoded instances take, without metadata.
     memory: usize,
@@ -38,7 +40,10 @@ impl Records {
     pub(super) fn add(&mut self, bytes: &[u8], members: Members<'_>) -> Result<(), serde_json::Error> {
         let masked = Masked::of(bytes);
         let instance = match self.known.get(masked.hash) {
-            Some(known) => known.clone(),
+            Some(known) => {
+                self.is_template_latest = false;
+                known.clone()
+            }
             None => self.decode(bytes, members, &masked)?,
         };
         self.memory += RECORD;
@@ -53,7 +58,7 @@ impl Records {
         masked: &Masked,
     ) -> Result<Arc<Instance>, serde_json::Error> {
         let like_template = match &self.template {
-            Some(template) => template.decode(bytes, members, &mut self.common)?,
+            Some(template) => template.decode(bytes, members, self.is_template_latest, &mut self.common)?,
             None => None,
         };
         let is_like_template = like_template.is_some();
@@ -71,9 +76,10 @@ impl Records {
         instance.fingerprint.set(Some(masked.hash).filter(|_| is_exact && !instance.app.is_empty()));
         let instance = Arc::new(instance);
         match &mut self.template {
-            Some(template) if is_like_template => template.replace(bytes, members, &instance),
+            Some(template) if is_like_template => template.replace(&instance),
             template => *template = Template::new(bytes, members, &instance),
         }
+        self.is_template_latest = true;
         Ok(instance)
     }
 }

@@ -33,7 +33,7 @@ pub(super) struct Splitter {
     scan: Option<Scan>,
     /// Bytes of an instance that began in an earlier piece.
     begun: Vec<u8>,
-    marks: Vec<u32>,
+    marks: Vec<Mark>,
     guide: Guide,
 }
 
@@ -71,6 +71,7 @@ impl Splitter {
                 let (bytes, rest) = piece.split_at(end);
                 *piece = rest;
                 self.add_to_run();
+                self.guide.set(bytes, &self.marks);
                 return Step::Instance(bytes, Members { marks: &self.marks });
             }
             self.marks.clear();
@@ -92,11 +93,12 @@ impl Splitter {
             self.begun.extend_from_slice(bytes);
             &self.begun
         };
-        if !is_regular {
+        if is_regular {
+            self.guide.compare(bytes, &mut self.marks);
+        } else {
             self.marks.clear();
-        } else if bytes.len() <= MAX_GUIDE {
-            self.guide.set(bytes, &self.marks);
         }
+        self.guide.set(bytes, &self.marks);
         Step::Instance(bytes, Members { marks: &self.marks })
     }
 
@@ -223,7 +225,7 @@ impl Default for Scan {
 impl Scan {
     /// Returns the end of the instance in this piece. Adds the positions of the colon and of the
     /// end of each member to the marks.
-    fn find_end(&mut self, piece: &[u8], marks: &mut Vec<u32>) -> Option<usize> {
+    fn find_end(&mut self, piece: &[u8], marks: &mut Vec<Mark>) -> Option<usize> {
         let mut at = 0;
         loop {
             if self.in_string {
@@ -253,12 +255,12 @@ impl Scan {
                     self.depth -= 1;
                     if self.depth == 0 {
                         self.is_regular &= byte == b'}';
-                        self.mark(at, 1, marks);
+                        self.mark(at, true, marks);
                         return Some(at + 1);
                     }
                 }
-                b':' if self.depth == 1 => self.mark(at, 0, marks),
-                b',' if self.depth == 1 => self.mark(at, 1, marks),
+                b':' if self.depth == 1 => self.mark(at, false, marks),
+                b',' if self.depth == 1 => self.mark(at, true, marks),
                 _ => {}
             }
             at += 1;
@@ -267,61 +269,96 @@ impl Scan {
         None
     }
 
-    /// Adds a mark. Colons and ends alternate, so the number of marks before is even or odd.
-    fn mark(&mut self, at: usize, parity: usize, marks: &mut Vec<u32>) {
-        match u32::try_from(self.before + at) {
-            Ok(position) if marks.len() % 2 == parity => marks.push(position),
+    /// Adds a position to the marks. Colons and ends alternate.
+    fn mark(&mut self, at: usize, is_end: bool, marks: &mut Vec<Mark>) {
+        let is_open = marks.last().is_some_and(|mark| mark.end == 0);
+        let Ok(position) = u32::try_from(self.before + at) else {
+            self.is_regular = false;
+            return;
+        };
+        match marks.last_mut() {
+            Some(mark) if is_open && is_end => mark.end = position,
+            _ if !is_open && !is_end => marks.push(Mark { colon: position, end: 0, is_same: false }),
             _ => self.is_regular = false,
         }
     }
 }
 
-/// Instance that the next one probably resembles: the same members, in part with the same values.
+/// Positions of a member of an instance.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    colon: u32,
+    /// Position behind the member. 0 until it is found.
+    end: u32,
+    /// `true` if the instance before has the same member at this place. It may be `false` in any
+    /// case.
+    is_same: bool,
+}
+
+/// The latest instance, which the next one probably resembles: the same members, in part with the
+/// same values.
 ///
 /// One encoder writes all instances of a list, so they differ in some values only. The others are
 /// found by a comparison, without a look at each byte.
 #[derive(Debug, Default)]
 struct Guide {
     bytes: Vec<u8>,
-    marks: Vec<u32>,
+    /// Empty if the instance does not serve as a guide.
+    marks: Vec<Mark>,
 }
 
 impl Guide {
-    fn set(&mut self, bytes: &[u8], marks: &[u32]) {
+    fn set(&mut self, bytes: &[u8], marks: &[Mark]) {
         self.bytes.clear();
-        self.bytes.extend_from_slice(bytes);
         self.marks.clear();
-        self.marks.extend_from_slice(marks);
+        if bytes.len() <= MAX_GUIDE {
+            self.bytes.extend_from_slice(bytes);
+            self.marks.extend_from_slice(marks);
+        }
+    }
+
+    /// Marks the members of an instance that are the same.
+    fn compare(&self, bytes: &[u8], marks: &mut [Mark]) {
+        if self.marks.len() != marks.len() {
+            return;
+        }
+        let own = Members { marks: &self.marks }.of(&self.bytes).map(|member| member.bytes);
+        let mut start = 1;
+        for (own, mark) in own.zip(marks) {
+            let end = mark.end as usize;
+            mark.is_same = *own == bytes[start..end];
+            start = end + 1;
+        }
     }
 
     /// Returns the end of the instance in this piece and adds its marks, as [`Scan::find_end`]
     /// does. `None` if the instance has other members, has white space between them, or does not
     /// end in the piece.
-    fn find_end(&self, piece: &[u8], marks: &mut Vec<u32>) -> Option<usize> {
+    fn find_end(&self, piece: &[u8], marks: &mut Vec<Mark>) -> Option<usize> {
         if self.marks.is_empty() || u32::try_from(piece.len()).is_err() {
             return None;
         }
         let (mut at, mut own) = (1, 1);
-        for mark in self.marks.chunks_exact(2) {
-            let (colon, end) = (mark[0] as usize, mark[1] as usize);
-            let (name, member) = (&self.bytes[own..=colon], &self.bytes[own..=end]);
+        for mark in &self.marks {
+            let (colon, end) = (mark.colon as usize, mark.end as usize);
+            let member = &self.bytes[own..=end];
             let rest = piece.get(at..)?;
-            if rest.starts_with(member) {
-                marks.push((at + colon - own) as u32);
+            let is_same = rest.starts_with(member);
+            let colon = at + colon - own;
+            if is_same {
                 at += member.len();
-            } else if rest.starts_with(name) {
-                at += name.len();
-                marks.push((at - 1) as u32);
-                at = value_end(piece, at)?;
+            } else {
+                if !rest.starts_with(&member[..=colon - at]) {
+                    return None;
+                }
+                at = value_end(piece, colon + 1)?;
                 // The comma behind the member, or the end of the instance.
                 if piece.get(at) != member.last() {
                     return None;
                 }
                 at += 1;
-            } else {
-                return None;
             }
-            marks.push((at - 1) as u32);
+            marks.push(Mark { colon: colon as u32, end: (at - 1) as u32, is_same });
             own = end + 1;
         }
         Some(at)
@@ -376,16 +413,20 @@ fn nested_end(text: &[u8], mut at: usize) -> Option<usize> {
 /// members cannot be separated.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Members<'a> {
-    pub(super) marks: &'a [u32],
+    marks: &'a [Mark],
 }
 
 impl<'a> Members<'a> {
+    pub(super) fn len(self) -> usize {
+        self.marks.len()
+    }
+
     /// Returns the members of these bytes.
     pub(super) fn of(self, bytes: &'a [u8]) -> impl Iterator<Item = Member<'a>> {
         let mut start = 1;
-        self.marks.chunks_exact(2).map(move |mark| {
-            let (colon, end) = (mark[0] as usize, mark[1] as usize);
-            let member = Member { bytes: &bytes[start..end], colon: colon - start };
+        self.marks.iter().map(move |mark| {
+            let (colon, end) = (mark.colon as usize, mark.end as usize);
+            let member = Member { bytes: &bytes[start..end], colon: colon - start, is_same: mark.is_same };
             start = end + 1;
             member
         })
@@ -397,6 +438,8 @@ impl<'a> Members<'a> {
 pub(super) struct Member<'a> {
     pub(super) bytes: &'a [u8],
     colon: usize,
+    /// `true` if the instance before has the same member at this place.
+    pub(super) is_same: bool,
 }
 
 impl<'a> Member<'a> {

@@ -18,9 +18,8 @@ use crate::model::{DataCenter, Instance};
 /// since one encoder wrote them.
 #[derive(Debug)]
 pub(super) struct Template {
-    bytes: Vec<u8>,
-    marks: Vec<u32>,
-    fields: Vec<Field>,
+    /// Names as written, with their quotes.
+    members: Vec<(Box<[u8]>, Field)>,
     instance: Arc<Instance>,
 }
 
@@ -32,45 +31,36 @@ impl Template {
             let name = name_of(member)?;
             // Two names of one member.
             let is_first = names.insert(if name == "overriddenstatus" { "overriddenStatus" } else { name });
-            fields.push(is_first.then(|| Field::of(name))?);
+            fields.push(is_first.then(|| (member.name().into(), Field::of(name)))?);
         }
         let is_empty = fields.is_empty();
-        (!is_empty).then(|| Self {
-            bytes: bytes.into(),
-            marks: members.marks.into(),
-            fields,
-            instance: instance.clone(),
-        })
+        (!is_empty).then(|| Self { members: fields, instance: instance.clone() })
     }
 
     /// Replaces the template by an instance whose members have the same names.
-    pub(super) fn replace(&mut self, bytes: &[u8], members: Members<'_>, instance: &Arc<Instance>) {
-        self.bytes.clear();
-        self.bytes.extend_from_slice(bytes);
-        self.marks.clear();
-        self.marks.extend_from_slice(members.marks);
+    pub(super) fn replace(&mut self, instance: &Arc<Instance>) {
         self.instance.clone_from(instance);
     }
 
     /// Decodes the members that differ from the template, and takes the others from it. Returns the
     /// instance and the number of bytes that were decoded, or `None` if the names of the members
-    /// are not the same.
+    /// are not the same. `is_before` is true if the template is the instance before.
     pub(super) fn decode(
         &self,
         bytes: &[u8],
         members: Members<'_>,
+        is_before: bool,
         common: &mut Common,
     ) -> Result<Option<(Instance, usize)>, serde_json::Error> {
-        if members.marks.len() != self.marks.len() {
+        if members.len() != self.members.len() {
             return Ok(None);
         }
         let (mut instance, mut decoded) = (Instance::clone(&self.instance), 0);
-        let own = Members { marks: &self.marks }.of(&self.bytes);
-        for ((own, member), field) in own.zip(members.of(bytes)).zip(&self.fields) {
-            if own.bytes == member.bytes {
+        for ((name, field), member) in self.members.iter().zip(members.of(bytes)) {
+            if is_before && member.is_same {
                 continue;
             }
-            if own.name() != member.name() {
+            if **name != *member.name() {
                 return Ok(None);
             }
             decoded += member.bytes.len();
