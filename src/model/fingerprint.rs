@@ -49,7 +49,8 @@ pub(super) struct Masked {
 impl Masked {
     pub(super) fn of(instance: &[u8]) -> Self {
         static MEMBER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"lastRenewalTimestamp\":"));
-        // A seed of the process: no registration can be made to collide with another one.
+        // A seed of the process, so that nobody can prepare a registration that collides with
+        // another one.
         static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::default);
         let start = MEMBER.find(instance).map(|at| at + MEMBER.needle().len());
         let digits = start.map_or(0, |start| instance[start..].iter().take_while(|byte| byte.is_ascii_digit()).count());
