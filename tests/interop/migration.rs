@@ -11,8 +11,8 @@ use super::process::{Process, free_port};
 use super::rust::folder;
 use super::spring::java_archive;
 
-/// Time limit of the whole page in seconds. It takes one minute, and several on a busy machine, since
-/// three JVMs start.
+/// Time limit of the whole page in seconds. It takes one minute, and several on a busy machine,
+/// since three JVMs start.
 const LIMIT: &str = "360";
 
 /// Returns the blocks of this language in a page.

@@ -58,8 +58,8 @@ enum Command {
 
 #[derive(Args, Debug)]
 struct Log {
-    /// Format of the log on stderr.
-    #[arg(long, value_enum, value_name = "FORMAT", default_value_t, ignore_case = true, env = LOG_FORMAT)]
+    /// Format of the log on stderr: text, or json with an object per line
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t, ignore_case = true, hide_possible_values = true, env = LOG_FORMAT)]
     log_format: log::Format,
 }
 

@@ -26,12 +26,8 @@ const HAND_OVER_LIMIT: Duration = Duration::from_secs(5);
 
 #[derive(Args, Debug)]
 pub(crate) struct Serve {
-    /// Address to listen on: PORT for all interfaces, HOST for port 8761, HOST:PORT or [IPV6]:PORT.
-    /// Port 0 selects a free port.
-    ///
-    /// It takes precedence over --server.port and --server.address, and these over the variables
-    /// SERVER_PORT and SERVER_ADDRESS. A port without an address means all interfaces, IPv6 and
-    /// IPv4. 0.0.0.0:PORT means all IPv4 interfaces.
+    /// Address to listen on, before that of --server.port and --server.address: PORT for all
+    /// interfaces, HOST for port 8761, HOST:PORT or [IPV6]:PORT. Port 0 selects a free port
     /// [default: 127.0.0.1:8761]
     #[arg(long, env = LISTEN)]
     listen: Option<Address>,

@@ -10,7 +10,7 @@ use tower_eureka::{Error, ErrorKind};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Done,
-    /// The registry responded, and the result is negative: nodes differ, or a server is not healthy.
+    /// The result is negative: nodes differ, or a server is not healthy.
     Negative,
     /// The user interrupted it.
     Interrupted,

@@ -87,7 +87,7 @@ impl Diff {
             let comparison = compare(&nodes).await;
             let is_over = until.is_none_or(|until| Instant::now() >= until);
             match comparison {
-                // A server that restarts is waited for: it is unreachable, and then refuses its list.
+                // A server that restarts is unreachable at first, and then refuses its list.
                 Err(error) if is_over || error.is_config() || error.status() == Some(401) => return Err(error.into()),
                 Ok(comparison) if is_over || self.agree(&comparison) => break comparison,
                 _ => sleep(PAUSE).await,
