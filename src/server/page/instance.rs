@@ -20,7 +20,7 @@ use crate::server::registry::LeaseState;
 pub(super) const ROOT: &str = "../";
 
 #[derive(Debug, Template)]
-#[template(path = "instance.html", whitespace = "suppress")]
+#[template(path = "instance.html")]
 struct Details {
     root: &'static str,
     app: String,

@@ -11,7 +11,7 @@ use super::text::{self, Span};
 use crate::server::registry::{End, PastLease};
 
 #[derive(Debug, Template)]
-#[template(path = "lastn.html", whitespace = "suppress")]
+#[template(path = "lastn.html")]
 struct LastN {
     root: &'static str,
     cancelled: Vec<Entry>,

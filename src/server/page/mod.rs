@@ -66,8 +66,8 @@ impl RegistryService {
     /// Adds the page for operators: `/` for browsers, which accept `text/html`, `/lastn`, and paths
     /// below `/page/`. Other requests for `/` have the response that they have without the page.
     ///
-    /// The paths do not depend on the registry's own path. The properties `eureka.dashboard.path` and
-    /// `eureka.dashboard.enabled` change the path of the page, or leave it out.
+    /// The paths do not depend on the registry's own path. The properties `eureka.dashboard.path`
+    /// and `eureka.dashboard.enabled` change the path of the page, or leave it out.
     #[cfg_attr(docsrs, doc(cfg(feature = "page")))]
     pub fn with_page(self) -> Self {
         self.map_router(onto)

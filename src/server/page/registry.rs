@@ -89,7 +89,7 @@ async fn rendered(page: &Shared, query: Query) -> Document {
 
 /// Content of the page.
 #[derive(Debug, Template)]
-#[template(path = "registry.html", whitespace = "suppress")]
+#[template(path = "registry.html")]
 struct Overview {
     root: &'static str,
     status: Status,
@@ -112,7 +112,7 @@ struct Overview {
 
 /// Status of the server.
 #[derive(Debug, Template)]
-#[template(path = "status.html", whitespace = "suppress")]
+#[template(path = "status.html")]
 pub(super) struct Status {
     environment: String,
     data_center: String,
@@ -125,7 +125,7 @@ pub(super) struct Status {
 
 /// Peers of the server.
 #[derive(Debug, Template)]
-#[template(path = "replicas.html", whitespace = "suppress")]
+#[template(path = "replicas.html")]
 pub(super) struct Replicas {
     pub(super) peers: Vec<Replica>,
 }

@@ -36,7 +36,7 @@ const SECURITY: [(HeaderName, &str); 5] = [
 
 /// A page with a title and one message.
 #[derive(Debug, Template)]
-#[template(path = "message.html", whitespace = "suppress")]
+#[template(path = "message.html")]
 struct Message<'a> {
     root: &'a str,
     title: &'a str,

@@ -9,7 +9,7 @@ use crate::server::view::{AppView, Record};
 
 /// Instance as the list shows it.
 #[derive(Debug, Template)]
-#[template(path = "row.html", whitespace = "suppress")]
+#[template(path = "row.html")]
 pub(super) struct Row {
     /// Query that leads to the details. The script uses it as the key of the row.
     pub(super) query: String,
@@ -29,7 +29,7 @@ pub(super) struct Row {
 
 /// Application as the list shows it.
 #[derive(Debug, Template)]
-#[template(path = "application.html", whitespace = "suppress")]
+#[template(path = "application.html")]
 pub(super) struct Group {
     /// Encoded name, the key of the group.
     pub(super) key: String,
@@ -41,7 +41,7 @@ pub(super) struct Group {
 
 /// Heading of an application.
 #[derive(Debug, Template)]
-#[template(path = "heading.html", whitespace = "suppress")]
+#[template(path = "heading.html")]
 pub(super) struct Heading<'a> {
     pub(super) name: &'a str,
     pub(super) counts: &'a str,
@@ -95,7 +95,8 @@ impl Group {
             key: text::parameter(&application.name),
             name: text::short(&application.name),
             counts: counts(application),
-            is_preserved: registry.is_preserved(&application.name),
+            // Otherwise all applications are, which the status says.
+            is_preserved: registry.settings().preservation_by_application && registry.is_preserved(&application.name),
             rows: leases.map(|lease| Row::of(&lease, now)).collect(),
         }
     }
