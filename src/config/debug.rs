@@ -40,7 +40,7 @@ fn base(entry: &Entry) -> String {
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "profiles = {}", self.profiles().join(","))?;
-        for line in self.shown() {
+        for line in self.lines(|entry| FAMILIES.iter().any(|family| entry.is_below(family))) {
             write!(f, "\n{line}")?;
         }
         Ok(())
@@ -48,13 +48,14 @@ impl fmt::Debug for Settings {
 }
 
 impl Settings {
-    /// Returns a line for each setting in force, ordered by name: `name = value (source)`.
-    fn shown(&self) -> Vec<String> {
+    /// Returns a line for each of these settings that is in force, ordered by name: `name = value
+    /// (source)`. Secrets are masked.
+    pub(crate) fn lines(&self, is_shown: impl Fn(&Entry) -> bool) -> Vec<String> {
         let (mut lines, mut seen, mut above) = (Vec::new(), HashSet::new(), HashSet::new());
         for source in &self.0.sources {
             let is_set = |entry: &&Entry| !entry.is_unset() && !entry.is_service_link();
             let shown = source.iter().filter(is_set);
-            for entry in shown.filter(|entry| FAMILIES.iter().any(|family| entry.is_below(family))) {
+            for entry in shown.filter(|entry| is_shown(entry)) {
                 let name = relaxed(&entry.name);
                 // A list of a source above replaces the whole list.
                 if !above.contains(&base(entry)) && seen.insert(name.clone()) {

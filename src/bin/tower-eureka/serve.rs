@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use tokio::net::TcpListener;
-use tower_eureka::server::Listener;
+use tower_eureka::server::{Listener, Property};
 use tower_eureka::{EurekaServer, Settings};
 
 use crate::address::{self, Address, Addresses};
@@ -165,7 +165,7 @@ async fn bind(address: &Address) -> Result<TcpListener, String> {
 
 /// Logs each setting that has a value, with its source. Secrets are masked.
 fn log_settings(settings: &Settings) {
-    for setting in format!("{settings:?}").lines().skip(1) {
+    for setting in Property::in_force(settings) {
         tracing::info!("setting: {setting}");
     }
 }

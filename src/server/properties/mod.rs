@@ -14,7 +14,7 @@ mod ssl;
 mod table;
 
 pub use self::property::Property;
-use self::rules::{Scope, check, is_switched_off};
+use self::rules::{Scope, check, is_in_force, is_switched_off};
 use self::table::PROPERTIES;
 #[cfg(feature = "client")]
 use self::table::WITHOUT_MEANING;
@@ -25,6 +25,13 @@ impl Property {
     /// Returns all settings.
     pub fn all() -> &'static [Self] {
         PROPERTIES
+    }
+
+    /// Returns the settings that a registry server reads and that have a value, each as `name =
+    /// value (source)`, for a log. Secrets are masked. Unknown settings are left out, since their
+    /// values may be secrets.
+    pub fn in_force(settings: &Settings) -> Vec<String> {
+        settings.lines(|entry| is_in_force(settings, entry))
     }
 }
 

@@ -185,6 +185,12 @@ pub(super) fn is_switched_off(settings: &Settings, name: &str) -> bool {
     SWITCHES.iter().any(|(family, switch)| is_of(family, switch) && is_off(settings, switch))
 }
 
+/// Returns `true` if a registry server, or its listener, reads this setting.
+pub(super) fn is_in_force(settings: &Settings, entry: &Entry) -> bool {
+    let is_read = |name: &str| is_name_of(name, entry) && !is_switched_off(settings, name);
+    PROPERTIES.iter().any(|property| is_read(property.name())) || LISTENER.iter().any(|known| is_name_of(known, entry))
+}
+
 /// Returns the known name that is most similar to an unknown one, settings of the listener
 /// included.
 fn nearest_property(name: &str) -> Option<&'static str> {
