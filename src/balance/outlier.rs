@@ -127,7 +127,8 @@ impl Ejection {
     /// three times the expected latency, and nothing came from the endpoint since the call began. A
     /// response to any call resets the count. Calls count only while other endpoints respond. They
     /// count as one if they began at the same moment, or if they were pending together and ended
-    /// within 10 milliseconds, as after a stall of the client. The first silent call starts the
+    /// within 10 milliseconds, as after a stall of the client. While callers give up calls to
+    /// endpoints that respond to others, one more is required. The first silent call starts the
     /// [background probe](super::Builder::probe), if there is one. If that fails, the endpoint is
     /// ejected as unreachable.
     ///

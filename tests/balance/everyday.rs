@@ -216,7 +216,11 @@ async fn leaves_all_alike(what: &str, world: World, others: &[Other]) {
     for n in [2, 5] {
         for (callers, pause) in [(1, millis(5)), (16, millis(20))] {
             let fleet = Fleet::new(n, world).await;
-            let failed = fleet.minute(callers, pause, others).await;
+            let mut failed = 0;
+            // One caller makes so few calls that chance moves the shares of a single minute.
+            for _ in 0..if callers == 1 { 4 } else { 1 } {
+                failed += fleet.minute(callers, pause, others).await;
+            }
             let (least, most) = fleet.shares();
             assert!(least >= 90 && most <= 110, "seed {SEED}: {what}, {n}, {callers}: {least} to {most} % of fair");
             assert_eq!(failed, 0, "seed {SEED}: {what}, {n}, {callers}");
@@ -305,6 +309,19 @@ async fn callers_that_disconnect_leave_shares_equal() {
     leaves_all_alike("disconnects", World::default(), &others).await;
 }
 
+/// For a moment, chance may send an endpoint nothing but calls that are given up.
+#[tokio::test(start_paused = true)]
+async fn callers_that_disconnect_eject_no_endpoint_in_hours() {
+    let others = [Other { call: Call::Long(secs(60)), patience: millis(350), pause: millis(650) }; 2];
+    for seed in 0..100 {
+        fastrand::seed(seed);
+        tokio::time::advance(Duration::from_micros(fastrand::u64(0..3_000_000))).await;
+        let fleet = Fleet::new(2, World::default()).await;
+        fastrand::seed(seed);
+        assert_eq!(fleet.minute(1, millis(5), &others).await, 0, "seed {seed}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn connections_that_end_every_second_leave_shares_equal() {
     leaves_all_alike("goaway", World { goes_away: true, ..World::default() }, &[]).await;
@@ -371,7 +388,8 @@ async fn frozen_endpoint_is_ejected_for_silence_beside_long_polls() {
         sleep(secs(10)).await;
         assert_eq!(balance.snapshot().count(EndpointState::Available), n, "{}", balance.snapshot());
         *frozen.lock().unwrap() = Some(1);
-        sleep(secs(3)).await;
+        // One call more than without the long polls, to which no endpoint responds in time.
+        sleep(secs(6)).await;
         let snapshot = balance.snapshot();
         assert_eq!(snapshot.endpoints()[1].cause(), Some(Cause::Silent), "seed {SEED}: {snapshot}");
         tasks.join_all().await;

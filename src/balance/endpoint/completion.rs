@@ -307,6 +307,7 @@ impl Completion {
         match evidence {
             Evidence::Enough => self.stats.load.record_at_least(now.nanos_since(self.start), now),
             Evidence::Few => {}
+            Evidence::None if self.is_outpaced() => {}
             Evidence::None => self.stats.record_without_response(self.start, now),
         }
     }

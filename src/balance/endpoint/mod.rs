@@ -9,6 +9,7 @@ mod primitives;
 mod silence;
 mod stats;
 mod timestamp;
+mod unanswered;
 
 pub use self::completion::Completion;
 
@@ -17,3 +18,4 @@ pub(crate) use self::id::EndpointId;
 pub(crate) use self::load::Load;
 pub(crate) use self::stats::{Details, OutlierDetector, Stats};
 pub(crate) use self::timestamp::{Tick, Timestamp, elapsed, nanos};
+pub(crate) use self::unanswered::Unanswered;

@@ -12,6 +12,7 @@ use super::id::EndpointId;
 use super::load::Load;
 use super::primitives::atomic::{AtomicU32, Ordering};
 use super::timestamp::{Tick, Timestamp, elapsed};
+use super::unanswered::Unanswered;
 use crate::balance::outlier::{Cause, Rules, SILENT_CALLS};
 use crate::metrics::{Metrics, PickCounter};
 use crate::sync::Mutex;
@@ -62,6 +63,8 @@ pub(crate) struct Details {
     pub(crate) penalty: Duration,
     /// Shared by the endpoints of a balancer, whose settings may change.
     pub(crate) rules: Arc<ArcSwap<Rules>>,
+    /// Shared by the endpoints of a balancer.
+    pub(crate) unanswered: Arc<Unanswered>,
     pub(crate) detector: Weak<dyn OutlierDetector>,
     /// Failed calls since the last sweep.
     pub(crate) failed: AtomicU32,
@@ -173,7 +176,11 @@ impl Stats {
         let responses = self.load.calls().responses();
         let is_silent = responses == responses_before;
         let least = if self.half_open.is_half_open() { MIN_SILENT_HALF_OPEN } else { MIN_SILENT };
-        if !is_silent || elapsed < least.max(self.expected(now).saturating_mul(SILENT_FACTOR)) {
+        if elapsed < least.max(self.expected(now).saturating_mul(SILENT_FACTOR)) {
+            return Evidence::None;
+        }
+        if !is_silent {
+            self.details.unanswered.record(now);
             return Evidence::None;
         }
         let mut silent = self.details.silent.lock();
@@ -197,12 +204,13 @@ impl Stats {
         let SilentCalls { calls, .. } = *silent;
         drop(silent);
         let (id, rules) = (&self.details.id, self.details.rules.load());
+        let required = |calls| self.details.unanswered.required(calls, now);
         if calls == 1 && rules.silent_calls != u32::MAX {
             self.details.notify(|detector| detector.on_first_silent_call(*id));
-        } else if calls >= rules.silent_calls && self.may_evaluate(now) {
+        } else if calls >= required(rules.silent_calls) && self.may_evaluate(now) {
             self.details.notify(|detector| detector.on_suspect(*id, Cause::Silent));
         }
-        if calls >= SILENT_CALLS { Evidence::Enough } else { Evidence::Few }
+        if calls >= required(SILENT_CALLS) { Evidence::Enough } else { Evidence::Few }
     }
 
     /// Records a call that began then and has no response as slow, unless it began before the

@@ -24,7 +24,7 @@ pub(crate) use self::picker::{Chosen, Picker};
 pub(crate) use self::reconfigure::Reconfiguration;
 
 use super::attributes::Attributes;
-use super::endpoint::{EndpointId, Permit, Stats, Timestamp, elapsed, nanos};
+use super::endpoint::{EndpointId, Permit, Stats, Timestamp, Unanswered, elapsed, nanos};
 use super::health::Health;
 use super::outlier::{Calls, Cause, Ejection, Rules};
 use super::slow_start::{Age, SlowStart};
@@ -76,6 +76,7 @@ pub(crate) struct Pool<S> {
     settings: Settings,
     /// Limits that failing calls check, read by all endpoints.
     rules: Arc<ArcSwap<Rules>>,
+    unanswered: Arc<Unanswered>,
     /// Endpoints of the subset.
     entries: BTreeMap<EndpointId, Entry<S>>,
     /// Endpoints outside the subset.
@@ -154,6 +155,7 @@ impl<S> Pool<S> {
         Self {
             settings,
             rules,
+            unanswered: Arc::default(),
             entries: BTreeMap::new(),
             outside: BTreeMap::new(),
             siblings: None,
@@ -170,6 +172,10 @@ impl<S> Pool<S> {
 
     pub(crate) fn rules(&self) -> &Arc<ArcSwap<Rules>> {
         &self.rules
+    }
+
+    pub(crate) fn unanswered(&self) -> &Arc<Unanswered> {
+        &self.unanswered
     }
 
     /// Cost that is assumed of a new endpoint: the lowest of all, so that it gets its share of
