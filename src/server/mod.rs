@@ -91,6 +91,7 @@ mod audit;
 mod builder;
 #[cfg(feature = "peers")]
 mod cluster;
+mod connections;
 #[cfg(feature = "testing")]
 mod direct;
 mod embed;
@@ -226,8 +227,8 @@ impl EurekaServer {
         Listener::with_limits(listener, self.tls.clone(), self.connections, unsent, counts)
     }
 
-    /// Returns the endpoints for operators and their tools as a router, for a listener of their own:
-    /// health, version, metrics, and with the feature `page` the page. They are those of
+    /// Returns the endpoints for operators and their tools as a router, for a listener of their
+    /// own: health, version, metrics, and with the feature `page` the page. They are those of
     /// [`RegistryService::with_probes`] and `RegistryService::with_page`. The text at `/` shows
     /// `mount`, the path of the registry on its own listener.
     pub fn management(&self, mount: &str) -> axum::Router {

@@ -171,7 +171,8 @@ impl HandshakeError {
 }
 
 impl HandshakeError {
-    /// Returns the reason in words that are the same for each such failure, if it is a frequent one.
+    /// Returns the reason in words that are the same for each such failure, if it is a frequent
+    /// one.
     pub(crate) fn reason(&self) -> Option<&'static str> {
         use AlertDescription as Alert;
         use CertificateError as Certificate;

@@ -14,7 +14,9 @@ const JSON: &str = "application/json";
 
 /// Returns the routes of the actuator. Without metrics, those of the metrics are missing.
 pub(super) fn router(server: ServerState) -> Router {
+    #[cfg_attr(not(feature = "prometheus"), allow(unused_mut, reason = "only metrics add routes"))]
     let mut paths = vec!["/actuator/health", "/actuator/info"];
+    #[cfg_attr(not(feature = "prometheus"), allow(unused_mut, reason = "only metrics add routes"))]
     let mut router = Router::new().route("/actuator/info", get(info));
     #[cfg(feature = "prometheus")]
     if server.has_metrics() {

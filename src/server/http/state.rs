@@ -11,8 +11,8 @@ use tokio::sync::watch;
 
 use super::{Intake, Refusals};
 use crate::model::{Instance, InstanceStatus};
+use crate::server::connections::ConnectionCounts;
 use crate::server::limits::RateLimits;
-use crate::server::listen::ConnectionCounts;
 use crate::server::metrics::Measured;
 use crate::server::node::Node;
 #[cfg(feature = "peers")]

@@ -23,7 +23,6 @@ use tower::Service;
 
 use super::activity::Activity;
 use super::connection::{self, Accepted};
-use super::counts::{ClosedFor, ConnectionCounts, RefusedFor};
 use super::limits::Limits;
 use super::log::AcceptLog;
 use super::table::{ConnectionTable, Refused};
@@ -31,6 +30,7 @@ use super::tls::Acceptor;
 #[cfg(feature = "tls")]
 use super::tls::Failure;
 use crate::server::audit::{self, Repeats};
+use crate::server::connections::{ClosedFor, ConnectionCounts, RefusedFor};
 use crate::server::unsent::Unsent;
 
 /// Pause after the system refused a connection, usually for lack of file descriptors.

@@ -17,7 +17,6 @@ mod activity;
 mod body;
 mod certificate;
 mod connection;
-mod counts;
 mod limits;
 mod log;
 mod response;
@@ -44,13 +43,13 @@ use tower::Service;
 
 use self::accept::AcceptLoop;
 pub use self::certificate::PeerCertificate;
-pub(crate) use self::counts::ConnectionCounts;
 pub(crate) use self::limits::Limits;
 pub(super) use self::tls::Acceptor;
 #[cfg(feature = "tls")]
 pub use self::tls::{ClientAuth, ServerTls};
 #[cfg(feature = "tls")]
 use super::Error;
+use super::connections::ConnectionCounts;
 use super::unsent::Unsent;
 
 /// Serves a router, or any other HTTP service, over HTTP/1.1 and HTTP/2 on a TCP listener, within

@@ -6,7 +6,7 @@ use super::Measured;
 use super::families::Families;
 use crate::model::InstanceStatus;
 use crate::server::audit::Change;
-use crate::server::listen::ConnectionCounts;
+use crate::server::connections::ConnectionCounts;
 use crate::server::node::Node;
 use crate::server::outcome::Origin;
 use crate::server::registry::{Preservation, Registry, Renewals, Totals};

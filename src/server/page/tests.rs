@@ -255,7 +255,8 @@ async fn form_of_another_site_or_without_the_token_changes_nothing() {
     let (cookie, token) = open(&server, uri).await;
     let good = format!("token={token}&action=cancel");
     let own = ("origin", "http://registry:8761");
-    let cases: [(&[(&str, &str)], &str, StatusCode); 9] = [
+    type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, StatusCode);
+    let cases: [Case<'_>; 9] = [
         (&[("cookie", &cookie), ("origin", "http://evil.example")], &good, StatusCode::FORBIDDEN),
         (&[("cookie", &cookie), ("origin", "null")], &good, StatusCode::FORBIDDEN),
         (&[("cookie", &cookie), own, ("sec-fetch-site", "cross-site")], &good, StatusCode::FORBIDDEN),

@@ -84,8 +84,8 @@ impl Registry {
         self.preservation.last_run().state
     }
 
-    /// Returns the time of the eviction run in which self-preservation became active. `None` while it
-    /// is not.
+    /// Returns the time of the eviction run in which self-preservation became active. `None` while
+    /// it is not.
     #[cfg(feature = "page")]
     pub(in crate::server) fn preservation_since(&self) -> Option<i64> {
         self.preservation.last_run().active_since

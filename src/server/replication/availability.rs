@@ -84,7 +84,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn peer_that_comes_and_goes_has_two_lines_a_minute() {
         let peer = Availability::default();
-        for _ in 0..90 {
+        for _ in 0..91 {
             for responds in [true, false] {
                 peer.set_responds(responds);
                 assert_eq!(peer.changed("http://peer/", None), Some(responds));

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 /// Numbers of connections. Shared by all listeners of a server.
 #[derive(Debug, Default)]
-pub(crate) struct ConnectionCounts {
+pub(in crate::server) struct ConnectionCounts {
     open: AtomicUsize,
     accepted: AtomicU64,
     /// By position in [`REFUSED`](Self::REFUSED).
@@ -16,7 +16,7 @@ pub(crate) struct ConnectionCounts {
 
 /// Reason for which a connection was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum RefusedFor {
+pub(in crate::server) enum RefusedFor {
     /// All connections are in use.
     Full,
     /// The address has reached its share.
@@ -27,7 +27,7 @@ pub(super) enum RefusedFor {
 
 /// Reason for which the listener closed a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ClosedFor {
+pub(in crate::server) enum ClosedFor {
     /// It was idle, and another one needed its place.
     Other,
     /// Its client reads responses too slowly.
@@ -41,23 +41,23 @@ pub(super) enum ClosedFor {
 
 /// Counts an open connection until it is dropped.
 #[derive(Debug)]
-pub(super) struct OpenConnection(Arc<ConnectionCounts>);
+pub(in crate::server) struct OpenConnection(Arc<ConnectionCounts>);
 
 impl ConnectionCounts {
     const REFUSED: [&str; 3] = ["full", "address", "system"];
     const CLOSED: [&str; 4] = ["room", "slow", "unreadable", "handshake"];
 
-    pub(super) fn opened(self: &Arc<Self>) -> OpenConnection {
+    pub(in crate::server) fn opened(self: &Arc<Self>) -> OpenConnection {
         self.accepted.fetch_add(1, Relaxed);
         self.open.fetch_add(1, Relaxed);
         OpenConnection(self.clone())
     }
 
-    pub(super) fn add_refused(&self, reason: RefusedFor) {
+    pub(in crate::server) fn add_refused(&self, reason: RefusedFor) {
         self.refused[reason as usize].fetch_add(1, Relaxed);
     }
 
-    pub(super) fn add_closed(&self, reason: ClosedFor, number: usize) {
+    pub(in crate::server) fn add_closed(&self, reason: ClosedFor, number: usize) {
         self.closed[reason as usize].fetch_add(number as u64, Relaxed);
     }
 }
