@@ -93,7 +93,7 @@ impl Value {
     }
 
     /// Returns the text as the source has it, since blanks may be part of a secret.
-    pub(super) fn exact(&self) -> &str {
+    pub(crate) fn exact(&self) -> &str {
         &self.text
     }
 

@@ -13,15 +13,18 @@ mod repeats;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::ConnectInfo;
 use http::Extensions;
 use tokio::time::Instant;
+use tracing::field::{DisplayValue, display};
 
 pub(in crate::server) use self::counts::{Change, Counts};
 pub(in crate::server) use self::ongoing::{Lasting, Ongoing};
 pub(in crate::server) use self::repeats::Repeats;
+use super::access::Identity;
 use super::outcome::{Effect, Origin, Place, RegisterOutcome, Registered, Registrant};
 use crate::model::InstanceStatus;
 use crate::sync::{Mutex, MutexGuard};
@@ -31,10 +34,12 @@ pub(super) use crate::untrusted::Quoted;
 pub(super) const TARGET: &str = "tower_eureka::server::audit";
 
 /// Sender of a change, as the log names it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Caller {
     origin: Origin,
     sender: Sender,
+    /// Name of the authenticated identity.
+    by: Option<Arc<str>>,
     /// Set for a change of a batch, which has a line of its own.
     batched: bool,
 }
@@ -52,15 +57,16 @@ enum Sender {
 impl Caller {
     /// This node, when it registers itself.
     #[cfg(feature = "peers")]
-    pub(super) const NODE: Self = Self { origin: Origin::Client, sender: Sender::Node, batched: false };
+    pub(super) const NODE: Self = Self { origin: Origin::Client, sender: Sender::Node, by: None, batched: false };
 
     /// The application around the registry, when it changes the registry without a request.
-    pub(super) const PROCESS: Self = Self { origin: Origin::Client, sender: Sender::Process, batched: false };
+    pub(super) const PROCESS: Self = Self { origin: Origin::Client, sender: Sender::Process, by: None, batched: false };
 
     /// Creates the caller of a request with these extensions.
     pub(super) fn of(origin: Origin, extensions: &Extensions) -> Self {
         let sender = address(extensions).map_or(Sender::Unknown, Sender::Address);
-        Self { origin, sender, batched: false }
+        let by = extensions.get::<Identity>().map(|identity| identity.shared_name().clone());
+        Self { origin, sender, by, batched: false }
     }
 
     /// Marks the caller of a change in a batch.
@@ -69,16 +75,16 @@ impl Caller {
     }
 
     /// Returns true if a change of this caller is a debug line.
-    fn is_quiet(self, changes: &Changes) -> bool {
+    fn is_quiet(&self, changes: &Changes) -> bool {
         self.batched || !changes.pass()
     }
 
-    pub(super) fn origin(self) -> Origin {
+    pub(super) fn origin(&self) -> Origin {
         self.origin
     }
 
     /// Returns the caller as a lease keeps it.
-    pub(super) fn registrant(self) -> Registrant {
+    pub(super) fn registrant(&self) -> Registrant {
         let place = match self.sender {
             Sender::Unknown => Place::Unknown,
             Sender::Address(address) => Place::Address(address.ip().to_canonical()),
@@ -86,14 +92,19 @@ impl Caller {
             Sender::Node => Place::Here,
             Sender::Process => Place::Here,
         };
-        Registrant { origin: self.origin, place, name: None }
+        Registrant { origin: self.origin, place, name: self.by.clone() }
+    }
+
+    /// Returns the name of the authenticated identity as a field, which is absent without one.
+    fn by(&self) -> Option<DisplayValue<Quoted<'_>>> {
+        self.by.as_deref().map(|name| display(Quoted(name)))
     }
 }
 
 #[cfg(test)]
 impl From<Origin> for Caller {
     fn from(origin: Origin) -> Self {
-        Self { origin, sender: Sender::Unknown, batched: false }
+        Self { origin, sender: Sender::Unknown, by: None, batched: false }
     }
 }
 
@@ -247,13 +258,14 @@ pub(super) fn is_enabled() -> bool {
     tracing::enabled!(target: TARGET, tracing::Level::INFO)
 }
 
-/// A line about a change: debug if it is quiet, else info.
+/// A line about a change: debug if it is quiet, else info. The fields `before`, the status before
+/// the change, and `by` are optional.
 macro_rules! change {
-    ($quiet:expr, $app:expr, $id:expr, $status:expr, $caller:expr, $message:literal) => {
+    ($quiet:expr, $app:expr, $id:expr, $status:expr, $caller:expr, $message:literal $(, $field:ident = $value:expr)*) => {
         if $quiet {
-            tracing::debug!(target: TARGET, app = %Quoted($app), instance = %Quoted($id), status = %$status, origin = %$caller, $message)
+            tracing::debug!(target: TARGET, app = %Quoted($app), instance = %Quoted($id), status = %$status, origin = %$caller, $($field = $value,)* $message)
         } else {
-            tracing::info!(target: TARGET, app = %Quoted($app), instance = %Quoted($id), status = %$status, origin = %$caller, $message)
+            tracing::info!(target: TARGET, app = %Quoted($app), instance = %Quoted($id), status = %$status, origin = %$caller, $($field = $value,)* $message)
         }
     };
 }
@@ -263,31 +275,35 @@ pub(super) fn registered(
     app: &str,
     id: &str,
     Registered { status, outcome, kept, .. }: Registered,
-    caller: Caller,
+    caller: &Caller,
     changes: &Changes,
 ) {
     changes.counts.add(Change::Registration, caller.origin);
     if let Some(sent) = kept.filter(|_| caller.origin == Origin::Client && changes.pass()) {
         let (app, instance) = (Quoted(app), Quoted(id));
         tracing::info!(
-            target: TARGET, %app, %instance, %status, origin = %caller, %sent,
+            target: TARGET, %app, %instance, %status, origin = %caller, by = caller.by(), %sent,
             "status of a registration not taken: the one before may be an operator's decision, an override or a cancellation ends it"
         );
     }
     match outcome {
-        RegisterOutcome::New => change!(caller.is_quiet(changes), app, id, status, caller, "registered"),
-        RegisterOutcome::Changed => change!(caller.is_quiet(changes), app, id, status, caller, "registration changed"),
-        RegisterOutcome::Unchanged => change!(true, app, id, status, caller, "registration repeated"),
+        RegisterOutcome::New => {
+            change!(caller.is_quiet(changes), app, id, status, caller, "registered", by = caller.by())
+        }
+        RegisterOutcome::Changed => {
+            change!(caller.is_quiet(changes), app, id, status, caller, "registration changed", by = caller.by())
+        }
+        RegisterOutcome::Unchanged => change!(true, app, id, status, caller, "registration repeated", by = caller.by()),
         RegisterOutcome::Stale { ours, sent } => {
             let (app, instance) = (Quoted(app), Quoted(id));
             // An old state from a peer is no fault.
             if caller.origin == Origin::Replica {
-                tracing::debug!(target: TARGET, %app, %instance, %status, origin = %caller, ours, sent, "older registration dropped");
+                tracing::debug!(target: TARGET, %app, %instance, %status, origin = %caller, by = caller.by(), ours, sent, "older registration dropped");
             } else if let Some(suppressed) = changes.older.pass(format_args!("older registration of {app}/{instance}"))
             {
                 let ahead = Duration::from_millis(ours.saturating_sub(sent).try_into().unwrap_or(0));
                 tracing::warn!(
-                    target: TARGET, %app, %instance, %status, origin = %caller, ours, sent, ?ahead, suppressed,
+                    target: TARGET, %app, %instance, %status, origin = %caller, by = caller.by(), ours, sent, ?ahead, suppressed,
                     "older registration dropped: the registry keeps its record, which has a newer lastDirtyTimestamp (are the clocks right?)"
                 );
             }
@@ -296,9 +312,9 @@ pub(super) fn registered(
 }
 
 /// Logs a cancellation by the instance or by an operator.
-pub(super) fn cancelled(app: &str, id: &str, status: InstanceStatus, caller: Caller, changes: &Changes) {
+pub(super) fn cancelled(app: &str, id: &str, status: InstanceStatus, caller: &Caller, changes: &Changes) {
     changes.counts.add(Change::Cancellation, caller.origin);
-    change!(caller.is_quiet(changes), app, id, status, caller, "cancelled");
+    change!(caller.is_quiet(changes), app, id, status, caller, "cancelled", by = caller.by());
 }
 
 /// Logs that a status override was set.
@@ -307,10 +323,10 @@ pub(super) fn override_set(
     id: &str,
     status: InstanceStatus,
     effect: Effect,
-    caller: Caller,
+    caller: &Caller,
     changes: &Changes,
 ) {
-    let log = |quiet| change!(quiet, app, id, status, caller, "status override set");
+    let log = |quiet| change!(quiet, app, id, status, caller, "status override set", by = caller.by());
     override_changed(effect, caller, changes, log);
 }
 
@@ -320,14 +336,14 @@ pub(super) fn override_deleted(
     id: &str,
     status: InstanceStatus,
     effect: Effect,
-    caller: Caller,
+    caller: &Caller,
     changes: &Changes,
 ) {
-    let log = |quiet| change!(quiet, app, id, status, caller, "status override deleted");
+    let log = |quiet| change!(quiet, app, id, status, caller, "status override deleted", by = caller.by());
     override_changed(effect, caller, changes, log);
 }
 
-fn override_changed(effect: Effect, caller: Caller, changes: &Changes, log: impl FnOnce(bool)) {
+fn override_changed(effect: Effect, caller: &Caller, changes: &Changes, log: impl FnOnce(bool)) {
     if effect != Effect::NotFound {
         changes.counts.add(Change::Override, caller.origin);
         log(effect == Effect::Unchanged || caller.is_quiet(changes));
@@ -339,7 +355,7 @@ pub(super) fn metadata_changed(
     app: &str,
     id: &str,
     Registered { status, outcome, .. }: Registered,
-    caller: Caller,
+    caller: &Caller,
     changes: &Changes,
 ) {
     changes.counts.add(Change::Metadata, caller.origin);
@@ -349,7 +365,8 @@ pub(super) fn metadata_changed(
         id,
         status,
         caller,
-        "metadata changed"
+        "metadata changed",
+        by = caller.by()
     );
 }
 
@@ -366,11 +383,11 @@ pub(super) fn ended(app: &str, id: &str, status: InstanceStatus, peer: &str) {
 }
 
 /// Logs the numbers of registrations, cancellations and overrides that a batch changed.
-pub(super) fn batch_applied(origin: Caller, [registered, cancelled, overrides]: [usize; 3], changes: &Changes) {
+pub(super) fn batch_applied(origin: &Caller, [registered, cancelled, overrides]: [usize; 3], changes: &Changes) {
     if changes.pass() {
-        tracing::info!(target: TARGET, %origin, registered, cancelled, overrides, "batch applied");
+        tracing::info!(target: TARGET, %origin, by = origin.by(), registered, cancelled, overrides, "batch applied");
     } else {
-        tracing::debug!(target: TARGET, %origin, registered, cancelled, overrides, "batch applied");
+        tracing::debug!(target: TARGET, %origin, by = origin.by(), registered, cancelled, overrides, "batch applied");
     }
 }
 

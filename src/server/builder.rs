@@ -3,9 +3,11 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::task::JoinSet;
 
 #[cfg(feature = "tls")]
 use super::ServerTls;
+use super::access::{Access, AccessControl, Started};
 #[cfg(feature = "peers")]
 use super::cluster::Cluster;
 use super::events::Events;
@@ -30,6 +32,7 @@ use super::settings::{About, Eviction, Limits, RateLimits};
 use super::timers::Timers;
 use super::unsent::Unsent;
 use super::{Error, EurekaServer, http, limits, memory};
+use crate::config::InvalidSetting;
 use crate::time::Clock;
 
 /// Builder of a registry server. Its defaults are those of a stock Spring Cloud server.
@@ -72,6 +75,7 @@ pub struct EurekaServerBuilder {
     tls: Option<ServerTls>,
     #[cfg(feature = "tls")]
     ssl: SslKeys,
+    access: Option<Access>,
     #[cfg(feature = "peers")]
     port: Option<u16>,
     #[cfg(feature = "peers")]
@@ -98,6 +102,7 @@ impl EurekaServerBuilder {
             tls: None,
             #[cfg(feature = "tls")]
             ssl: SslKeys::default(),
+            access: None,
             #[cfg(feature = "peers")]
             port: None,
             #[cfg(feature = "peers")]
@@ -144,6 +149,16 @@ impl EurekaServerBuilder {
     #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
     pub fn tls(mut self, tls: ServerTls) -> Self {
         (self.tls, self.ssl) = (Some(tls), SslKeys::default());
+        self
+    }
+
+    /// Sets who may do what. Defaults to no access control: everybody may do everything, as at a
+    /// stock Spring server.
+    ///
+    /// Replaces all earlier settings of this subject, including those of properties and the
+    /// environment.
+    pub fn access(mut self, access: Access) -> Self {
+        self.access = Some(access);
         self
     }
 
@@ -308,6 +323,15 @@ impl EurekaServerBuilder {
         self
     }
 
+    /// Changes the access control, for a property. Properties that restrict nobody do not enable it.
+    pub(super) fn access_with(
+        mut self,
+        change: impl FnOnce(Access) -> Result<Access, InvalidSetting>,
+    ) -> Result<Self, InvalidSetting> {
+        self.access = Some(change(self.access.unwrap_or_default())?);
+        Ok(self)
+    }
+
     #[cfg(feature = "peers")]
     pub(crate) fn peers_with(mut self, change: impl FnOnce(Peers) -> Peers) -> Self {
         self.peers = change(self.peers);
@@ -342,6 +366,7 @@ impl EurekaServerBuilder {
         #[cfg(feature = "peers")]
         let Parts { settings, regions, replication, gate, own, registered } =
             self.parts(settings, tls.is_some(), clock, events.clone())?;
+        let (access, access_tasks, access_summary) = self.start_access()?;
         let registry = Arc::new(Registry::with_events(settings.clone(), events));
         let refusals = Arc::<http::Refusals>::default();
         let timers = Timers::start(&registry, refusals.clone(), &settings, clock);
@@ -376,10 +401,10 @@ impl EurekaServerBuilder {
         let tasks = {
             let start =
                 |regions: &Arc<RemoteRegions>| regions.start(node.registry(), clock, settings.delta_retention_ms());
-            (timers, cluster.start(), regions.as_ref().map(start))
+            (timers, cluster.start(), regions.as_ref().map(start), access_tasks)
         };
         #[cfg(not(feature = "peers"))]
-        let tasks = timers;
+        let tasks = (timers, access_tasks);
         let state = ServerState::new(http::Parts {
             node,
             responses,
@@ -401,6 +426,7 @@ impl EurekaServerBuilder {
             leaving: AtomicBool::new(false),
             #[cfg(feature = "page")]
             closing: tokio::sync::watch::Sender::new(false),
+            access,
             #[cfg(feature = "peers")]
             regions,
             _tasks: Box::new(tasks),
@@ -409,6 +435,7 @@ impl EurekaServerBuilder {
             state,
             connections: self.connections,
             tls,
+            access_summary,
             #[cfg(feature = "peers")]
             cluster,
         })
@@ -422,10 +449,27 @@ impl EurekaServerBuilder {
     pub fn check(&self) -> Result<(), Error> {
         self.check_settings()?;
         let tls = self.acceptor()?;
+        if let Some(access) = &self.access {
+            access.check().map_err(Error::access)?;
+        }
         #[cfg(feature = "peers")]
         self.parts(self.registry_settings(), tls.is_some(), Clock::start(), Arc::default())?;
         drop(tls);
         Ok(())
+    }
+
+    /// Starts the access control, if callers are restricted. Returns it with its tasks and its
+    /// description.
+    fn start_access(&self) -> Result<(Option<Arc<AccessControl>>, JoinSet<()>, Option<Arc<str>>), Error> {
+        let Some(access) = self.access.as_ref().filter(|access| access.is_enabled()) else {
+            return Ok((None, JoinSet::new(), None));
+        };
+        let started = access.start(
+            #[cfg(all(feature = "access", feature = "peers"))]
+            &self.peers.with_stores()?.outbound,
+        );
+        let Started { control, tasks, summary } = started.map_err(Error::access)?;
+        Ok((Some(control), tasks, Some(summary.into())))
     }
 
     fn check_settings(&self) -> Result<(), Error> {

@@ -62,7 +62,7 @@ impl EurekaServer {
                 Invalid::Text(text) => text,
             }))
         })?;
-        self.state.node().register(instance, Caller::PROCESS).map_err(|refused| error(Kind::Refused(refused)))
+        self.state.node().register(instance, &Caller::PROCESS).map_err(|refused| error(Kind::Refused(refused)))
     }
 
     /// Renews the lease of an instance, as a heartbeat does.
@@ -81,7 +81,7 @@ impl EurekaServer {
     /// # Errors
     /// Fails if there is no such instance.
     pub fn cancel(&self, app: &str, id: &str) -> Result<(), ChangeError> {
-        let found = self.state.node().cancel(&app_name(app), id, Caller::PROCESS);
+        let found = self.state.node().cancel(&app_name(app), id, &Caller::PROCESS);
         self.found(found, "cancel", app, id)
     }
 
@@ -95,7 +95,7 @@ impl EurekaServer {
         if status == InstanceStatus::Unknown {
             return Err(ChangeError::new(ACTION, app, id, Kind::Invalid(http::UNKNOWN_OVERRIDE.to_owned())));
         }
-        let found = self.state.node().set_override(&app_name(app), id, status, None, Caller::PROCESS);
+        let found = self.state.node().set_override(&app_name(app), id, status, None, &Caller::PROCESS);
         self.found(found, ACTION, app, id)
     }
 
@@ -107,7 +107,7 @@ impl EurekaServer {
     /// # Errors
     /// Fails if there is no such instance.
     pub fn clear_override(&self, app: &str, id: &str, until_registered: InstanceStatus) -> Result<(), ChangeError> {
-        let found = self.state.node().delete_override(&app_name(app), id, until_registered, None, Caller::PROCESS);
+        let found = self.state.node().delete_override(&app_name(app), id, until_registered, None, &Caller::PROCESS);
         self.found(found, "clear the override of", app, id)
     }
 
@@ -128,7 +128,7 @@ impl EurekaServer {
         if entries.len() > MAX_METADATA_ENTRIES {
             return Err(ChangeError::new(ACTION, app, id, Kind::Invalid(too_many_entries())));
         }
-        match self.state.node().merge_metadata(&app_name(app), id, entries, Caller::PROCESS) {
+        match self.state.node().merge_metadata(&app_name(app), id, entries, &Caller::PROCESS) {
             Ok(found) => self.found(found, ACTION, app, id),
             Err(refused) => Err(ChangeError::new(ACTION, app, id, Kind::Refused(refused))),
         }

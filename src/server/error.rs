@@ -19,6 +19,8 @@ pub(super) enum Kind {
         reason: &'static str,
     },
     NoRuntime(tokio::runtime::TryCurrentError),
+    /// The access control is unusable.
+    Access(String),
     /// A setting in one of the sources.
     Variable(InvalidSetting),
     /// A file of the listener's TLS.
@@ -44,6 +46,10 @@ impl Error {
 
     pub(super) fn no_runtime(error: tokio::runtime::TryCurrentError) -> Self {
         Self(Kind::NoRuntime(error))
+    }
+
+    pub(super) fn access(cause: String) -> Self {
+        Self(Kind::Access(cause))
     }
 
     pub(crate) fn variable(invalid: InvalidSetting) -> Self {
@@ -99,6 +105,7 @@ impl fmt::Display for Error {
             Kind::NoRuntime(_) => {
                 f.write_str("build a registry server: its timers need a tokio runtime; call build() inside one")
             }
+            Kind::Access(cause) => write!(f, "build a registry server: {cause}"),
             Kind::Variable(invalid) => invalid.fmt(f),
             #[cfg(feature = "tls")]
             Kind::Tls(error) => write!(f, "the TLS settings of the listener are unusable: {error}"),
@@ -121,7 +128,7 @@ impl fmt::Debug for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.0 {
-            Kind::Setting { .. } | Kind::Variable(_) => None,
+            Kind::Setting { .. } | Kind::Access(_) | Kind::Variable(_) => None,
             Kind::NoRuntime(error) => Some(error),
             #[cfg(feature = "tls")]
             Kind::Tls(error) => Some(error),

@@ -87,6 +87,7 @@
 //!
 #![doc = include_str!("../../docs/quirks.md")]
 
+mod access;
 mod audit;
 mod builder;
 #[cfg(feature = "peers")]
@@ -131,15 +132,19 @@ use std::sync::Arc;
 #[cfg(feature = "peers")]
 use std::time::Duration;
 
+#[cfg(feature = "access")]
+#[cfg_attr(docsrs, doc(cfg(feature = "access")))]
+pub use self::access::JwtKeys;
+pub use self::access::{Access, Identity, PeerCertificate, Role};
 pub use self::builder::EurekaServerBuilder;
 pub use self::embed::ChangeError;
 pub use self::error::Error;
 pub use self::events::{ServerEvent, ServerEvents};
 pub use self::http::{Describe, DescribeLayer, Operation, OperationKind, RegistryService, ResponseFuture};
+pub use self::listen::Listener;
 #[cfg(feature = "tls")]
 #[cfg_attr(docsrs, doc(cfg(feature = "tls")))]
 pub use self::listen::{ClientAuth, ServerTls};
-pub use self::listen::{Listener, PeerCertificate};
 pub use self::properties::Property;
 #[cfg(all(test, feature = "cli", feature = "tls"))]
 pub(crate) use self::properties::property_keys;
@@ -168,6 +173,8 @@ pub struct EurekaServer {
     state: ServerState,
     connections: listen::Limits,
     tls: Option<listen::Acceptor>,
+    /// Description of who may do what, unless everybody may do everything.
+    access_summary: Option<Arc<str>>,
     #[cfg(feature = "peers")]
     cluster: Arc<cluster::Cluster>,
 }
@@ -223,6 +230,7 @@ impl EurekaServer {
     /// TLS of `server.ssl.*`, see [`property`](EurekaServerBuilder::property). Limits that no
     /// property set have their defaults. The setters of the listener change them.
     pub fn listener(&self, listener: TcpListener) -> Listener {
+        self.announce_access(&listener);
         let (unsent, counts) = (self.state.unsent().clone(), self.state.connections().clone());
         Listener::with_limits(listener, self.tls.clone(), self.connections, unsent, counts)
     }
@@ -262,6 +270,20 @@ impl EurekaServer {
     pub fn peer_urls(&self) -> Vec<String> {
         let replicas = self.state.node().replication().replicas();
         replicas.into_iter().map(|(url, _)| url.to_string()).collect()
+    }
+
+    /// Logs who may do what, and warns if anybody in the network may change the registry.
+    fn announce_access(&self, listener: &TcpListener) {
+        let summary = self.access_summary.as_deref().unwrap_or("everybody may read,register,operate,peer");
+        let Ok(address) = listener.local_addr() else { return };
+        tracing::info!(%address, "access: {summary}");
+        let is_open = self.state.access().is_none_or(|access| access.may_anonymous_write());
+        if is_open && !address.ip().to_canonical().is_loopback() {
+            tracing::warn!(
+                %address,
+                "everybody who reaches this address may change the registry: set spring.security.user.password or eureka.server.access.*"
+            );
+        }
     }
 
     /// Returns the maximum size of the registry in bytes: [`Limits::registry_bytes`], or the value

@@ -109,7 +109,7 @@ impl Node {
         true
     }
 
-    pub(super) fn register(&self, instance: Instance, caller: Caller) -> Result<(), Refused> {
+    pub(super) fn register(&self, instance: Instance, caller: &Caller) -> Result<(), Refused> {
         self.follow_wall_clock();
         let (app, id, origin) = (instance.app.clone(), Arc::<str>::from(instance.id()), caller.origin());
         let _lock = self.lock(origin, &app, &id);
@@ -129,7 +129,7 @@ impl Node {
         renewal
     }
 
-    pub(super) fn cancel(&self, app: &str, id: &str, caller: Caller) -> bool {
+    pub(super) fn cancel(&self, app: &str, id: &str, caller: &Caller) -> bool {
         self.follow_wall_clock();
         let origin = caller.origin();
         let _lock = self.lock(origin, app, id);
@@ -145,7 +145,7 @@ impl Node {
         id: &str,
         status: InstanceStatus,
         dirty: Option<i64>,
-        caller: Caller,
+        caller: &Caller,
     ) -> bool {
         self.change_override(app, id, status, caller, ReplicationAction::StatusUpdate, || {
             self.registry.set_override(app, id, status, dirty, self.now())
@@ -158,7 +158,7 @@ impl Node {
         id: &str,
         status: InstanceStatus,
         dirty: Option<i64>,
-        caller: Caller,
+        caller: &Caller,
     ) -> bool {
         self.change_override(app, id, status, caller, ReplicationAction::DeleteStatusOverride, || {
             self.registry.delete_override(app, id, status, dirty, self.now())
@@ -172,7 +172,7 @@ impl Node {
         app: &str,
         id: &str,
         status: InstanceStatus,
-        caller: Caller,
+        caller: &Caller,
         action: ReplicationAction,
         apply: impl FnOnce() -> Effect,
     ) -> bool {
@@ -198,7 +198,7 @@ impl Node {
         app: &str,
         id: &str,
         entries: Vec<(String, String)>,
-        caller: Caller,
+        caller: &Caller,
     ) -> Result<bool, Refused> {
         self.follow_wall_clock();
         let _lock = self.lock(Origin::Client, app, id);
@@ -281,7 +281,7 @@ mod tests {
         let node = node_with(&Peers::new().url("http://peer:1/"), clock);
         let peer = Registry::new(Settings::default());
         let instance = Instance::builder("orders").id("1").ip_addr("10.0.0.1").port(80).build().unwrap();
-        node.register(instance.clone(), Origin::Client.into()).unwrap();
+        node.register(instance.clone(), &Origin::Client.into()).unwrap();
         peer.register(instance, Origin::Replica, 0).unwrap();
         let (rounds, barrier, mut differ) = (3_000, Barrier::new(3), Vec::new());
         let operator = |act: &dyn Fn()| {
@@ -293,9 +293,10 @@ mod tests {
         };
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                operator(&|| assert!(node.set_override("ORDERS", "1", OutOfService, None, Origin::Client.into())))
+                operator(&|| assert!(node.set_override("ORDERS", "1", OutOfService, None, &Origin::Client.into())))
             });
-            scope.spawn(|| operator(&|| assert!(node.delete_override("ORDERS", "1", Up, None, Origin::Client.into()))));
+            scope
+                .spawn(|| operator(&|| assert!(node.delete_override("ORDERS", "1", Up, None, &Origin::Client.into()))));
             for round in 0..rounds {
                 barrier.wait();
                 barrier.wait();
@@ -342,13 +343,13 @@ mod tests {
         const HOUR: i64 = 3_600_000;
         for (by, follows) in [(2 * HOUR, true), (-2 * HOUR, true), (61_500, true), (58_500, false), (-58_500, false)] {
             let node = node(Clock::start());
-            node.register(instance("before"), Origin::Client.into()).unwrap();
+            node.register(instance("before"), &Origin::Client.into()).unwrap();
             let seen = |id: &str| node.registry.instance("ORDERS", id, node.now()).unwrap();
             let renewed = |id: &str| seen(id).lease().unwrap().last_renewal_timestamp;
             let before = renewed("before");
             tokio::time::advance(Duration::from_millis(10)).await;
             move_wall_clock(by);
-            node.register(instance("after"), Origin::Client.into()).unwrap();
+            node.register(instance("after"), &Origin::Client.into()).unwrap();
             let off = seen("after").last_updated_timestamp().unwrap() - wall_clock_ms();
             let expected = if follows { 0 } else { -by };
             assert!((off - expected).abs() < 1_000, "{by}: {off}");
@@ -367,7 +368,7 @@ mod tests {
     async fn cancellation_after_the_clock_was_set_back_is_newer_than_the_registration() {
         let node = node(Clock::start());
         move_wall_clock(7_200_000);
-        node.register(instance("1"), Origin::Client.into()).unwrap();
+        node.register(instance("1"), &Origin::Client.into()).unwrap();
         let known = node.registry.instance("ORDERS", "1", node.now()).unwrap();
         move_wall_clock(-7_200_000);
         let registry = Registry::new(Settings { tombstone_retention: Duration::from_secs(600), ..Settings::default() });

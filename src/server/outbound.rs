@@ -40,6 +40,12 @@ impl Outbound {
         self.service.as_ref().map_or_else(|| HttpStack::hyper(&config), |make| (make.0)(&config))
     }
 
+    /// Builds the stack for documents of at most this size, with the default timeouts.
+    #[cfg(feature = "access")]
+    pub(in crate::server) fn documents(&self, max_bytes: usize) -> HttpStack {
+        HttpStack::hyper(&ClientConfig { body_limit: max_bytes, tls: self.tls.clone(), ..ClientConfig::default() })
+    }
+
     /// Checks that `https` URLs can be used.
     ///
     /// # Errors

@@ -41,6 +41,10 @@ pub(crate) struct RwLock<T>(std::sync::RwLock<T>);
 
 #[cfg(feature = "server")]
 impl<T> RwLock<T> {
+    pub(crate) const fn new(value: T) -> Self {
+        Self(std::sync::RwLock::new(value))
+    }
+
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, T> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }

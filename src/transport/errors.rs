@@ -183,6 +183,21 @@ pub(super) enum SendError {
 }
 
 impl SendError {
+    /// Returns the cause for a log line.
+    #[cfg(all(feature = "access", feature = "peers"))]
+    pub(super) fn cause(&self) -> String {
+        match self {
+            Self::Service { error, .. } | Self::Read(error) => {
+                let causes = std::iter::successors(Some(&**error as &dyn std::error::Error), |&error| error.source());
+                causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+            }
+            Self::Timeout(what, time) => format!("{what} within {time:?}"),
+            Self::TooLarge(limit) | Self::TooMuchMemory(limit) => format!("the body has more than {limit} bytes"),
+            Self::DecoderPanicked(_) | Self::Panicked(_) => "the HTTP service panicked".into(),
+            Self::Token(_) => "there is no token".into(),
+        }
+    }
+
     /// Returns `true` if the server is not the reason, so that another one would not help.
     pub(super) fn is_local(&self) -> bool {
         matches!(self, Self::Token(_))

@@ -164,6 +164,21 @@ impl HttpStack {
         }
     }
 
+    /// Fetches a document that is no resource of a registry.
+    ///
+    /// # Errors
+    /// Returns the cause for a log line, also for a response without success.
+    #[cfg(all(feature = "access", feature = "peers"))]
+    pub(crate) async fn document(&self, url: &Uri) -> Result<Bytes, String> {
+        let request = Request::get(url).header(header::ACCEPT, "application/json");
+        let request = request.body(RequestBody::default()).map_err(|error| error.to_string())?;
+        match self.exchange(request, None).await {
+            Ok(response) if response.status.is_success() => Ok(response.body),
+            Ok(response) => Err(format!("the response is {}", response.status)),
+            Err(error) => Err(crate::untrusted::Sanitized(error.cause()).to_string()),
+        }
+    }
+
     async fn caught(
         &self,
         request: Request<RequestBody>,

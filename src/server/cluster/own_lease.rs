@@ -56,7 +56,7 @@ impl OwnLease {
             let mut instance = self.instance.clone();
             // Otherwise a copy of an earlier run at a peer would be newer.
             instance.last_dirty_timestamp = Some(node.published_now());
-            match node.register(instance, Caller::NODE) {
+            match node.register(instance, &Caller::NODE) {
                 Ok(()) => *state = State::Present,
                 Err(refused) => {
                     tracing::warn!(app, instance = id, error = %refused, "cannot register this node in its own registry")
@@ -69,7 +69,7 @@ impl OwnLease {
     pub(super) fn leave(&self, node: &Node) {
         let mut state = self.state.lock();
         if std::mem::replace(&mut *state, State::Left) == State::Present {
-            node.cancel(self.instance.app(), self.instance.id(), Caller::NODE);
+            node.cancel(self.instance.app(), self.instance.id(), &Caller::NODE);
         }
     }
 }

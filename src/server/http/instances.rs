@@ -11,6 +11,7 @@ use http::request::Parts;
 use http::{Extensions, HeaderMap, HeaderValue, StatusCode};
 use http_body::Body as _;
 
+use super::guard;
 use super::intake;
 use super::path::{App, Id, Target};
 use super::query;
@@ -66,8 +67,12 @@ pub(super) async fn register(
     };
     match valid(instance, &app) {
         Ok(instance) => {
+            let _claim = match guard::claim(&server, &parts, &app) {
+                Ok(claim) => claim,
+                Err(refusal) => return guard::refused(&server, &parts, &refusal),
+            };
             let caller = Caller::of(source::origin(&parts.headers), &parts.extensions);
-            match server.node().register(instance, caller) {
+            match server.node().register(instance, &caller) {
                 Ok(()) => StatusCode::NO_CONTENT.into_response(),
                 Err(error) => refused(error.into_response(), &error),
             }
@@ -184,7 +189,7 @@ pub(super) fn renew(server: &ServerState, app: &str, id: &str, headers: &HeaderM
                     Ok(status) => {
                         let effect = server.registry().store_override(app, id, status, server.now());
                         let caller = Caller::of(origin, &Extensions::new());
-                        audit::override_set(app, id, status, effect, caller, server.registry().changes());
+                        audit::override_set(app, id, status, effect, &caller, server.registry().changes());
                     }
                     Err(error) => return (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
                 }
@@ -210,7 +215,7 @@ pub(super) async fn cancel(
     let (parts, body) = request.into_parts();
     intake::ignore(server.intake(), body).await;
     let caller = Caller::of(source::origin(&parts.headers), &parts.extensions);
-    let found = server.node().cancel(&app, &id, caller);
+    let found = server.node().cancel(&app, &id, &caller);
     if !found {
         tracing::debug!(app = %Quoted(&app), instance = %Quoted(&id), origin = %caller, "cancellation of unknown instance");
     }
@@ -270,8 +275,8 @@ async fn change_override(
         return refused(not_a_number(), &NOT_A_NUMBER);
     };
     let found = match deletes_to {
-        Some(_) => server.node().delete_override(&app, &id, status, dirty, caller),
-        None => server.node().set_override(&app, &id, status, dirty, caller),
+        Some(_) => server.node().delete_override(&app, &id, status, dirty, &caller),
+        None => server.node().set_override(&app, &id, status, dirty, &caller),
     };
     if found { response::found(true) } else { refused(response::found(false), &UNKNOWN_INSTANCE) }
 }
@@ -293,7 +298,7 @@ pub(super) async fn merge_metadata(
         let reason = format!("more than {MAX_METADATA_ENTRIES} metadata entries");
         return refused((StatusCode::PAYLOAD_TOO_LARGE, reason.clone()).into_response(), &reason);
     }
-    match server.node().merge_metadata(&app, &id, entries, caller) {
+    match server.node().merge_metadata(&app, &id, entries, &caller) {
         Ok(true) => StatusCode::OK.into_response(),
         Ok(false) => refused(scope::absent(&server, &app, &id), &UNKNOWN_INSTANCE),
         Err(error) => refused(error.into_response(), &error),

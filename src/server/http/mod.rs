@@ -16,6 +16,7 @@
 //! | `refusals`, `fallback` | log of refused requests; requests that no operation handles |
 //! | `scope` | regions that a response includes |
 //! | `probes`, `actuator` | health, version and metrics for load balancers and operators |
+//! | `guard` | access control of requests |
 //! | `state` | parts of the server that the operations share |
 //! | `service` | the registry as a service without a router of the user, with a fast path |
 //! | `throttle` | rate limits |
@@ -25,6 +26,7 @@ mod actuator;
 mod applications;
 mod decompress;
 mod fallback;
+mod guard;
 mod if_none_match;
 mod info;
 mod instances;
@@ -51,6 +53,9 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{MethodRouter, get, post, put};
 
+use self::guard::Resource;
+#[cfg(feature = "page")]
+pub(super) use self::guard::protect;
 #[cfg(feature = "page")]
 pub(super) use self::info::{application_stats, general_stats, uptime_text};
 pub(super) use self::instances::{Invalid, UNKNOWN_OVERRIDE, valid};
@@ -70,7 +75,13 @@ const PREFIXES: [&str; 4] = ["", "/{version}", "/", "/{version}/"];
 /// Routes for operators and their tools, without those of the registry: health, version and
 /// metrics. `mount` is the path of the registry.
 pub(super) fn management(server: ServerState, mount: &str) -> Router {
-    probes::router(server.clone(), mount).merge(actuator::router(server))
+    let router = probes::router(server.clone(), mount).merge(actuator::router(server.clone()));
+    guard::protect(&server, router)
+}
+
+/// Health endpoints alone.
+pub(super) fn health(server: ServerState, mount: &str) -> Router {
+    guard::protect(&server, probes::router(server.clone(), mount))
 }
 
 /// Returns the router of the operations, with the rate limits.
@@ -84,24 +95,34 @@ pub(super) fn router(server: ServerState, mount: &str) -> Router {
 
 /// Returns the router of the operations, for a caller that applies the rate limits.
 fn routes(server: ServerState, mount: &str) -> Router {
-    let resources: [(&str, MethodRouter<ServerState>); 12] = [
-        ("/apps", get(applications::all)),
-        ("/apps/delta", get(applications::delta)),
-        ("/apps/{app}", get(applications::one).post(instances::register)),
-        ("/apps/{app}/{id}", get(instances::one).put(instances::heartbeat).delete(instances::cancel)),
-        ("/apps/{app}/{id}/status", put(instances::set_override).delete(instances::delete_override)),
-        ("/apps/{app}/{id}/metadata", put(instances::merge_metadata)),
-        ("/instances/{id}", get(instances::by_id)),
-        ("/vips/{vip}", get(applications::by_vip)),
-        ("/svips/{vip}", get(applications::by_secure_vip)),
-        ("/peerreplication/batch", post(replication::batch)),
-        ("/asg/{name}/status", put(info::asg)),
-        ("/status", get(info::status)),
+    let resources: [(&str, Resource, MethodRouter<ServerState>); 12] = [
+        ("/apps", Resource::Other, get(applications::all)),
+        ("/apps/delta", Resource::Other, get(applications::delta)),
+        ("/apps/{app}", Resource::Application, get(applications::one).post(instances::register)),
+        (
+            "/apps/{app}/{id}",
+            Resource::Instance,
+            get(instances::one).put(instances::heartbeat).delete(instances::cancel),
+        ),
+        (
+            "/apps/{app}/{id}/status",
+            Resource::Property,
+            put(instances::set_override).delete(instances::delete_override),
+        ),
+        ("/apps/{app}/{id}/metadata", Resource::Property, put(instances::merge_metadata)),
+        ("/instances/{id}", Resource::Other, get(instances::by_id)),
+        ("/vips/{vip}", Resource::Other, get(applications::by_vip)),
+        ("/svips/{vip}", Resource::Other, get(applications::by_secure_vip)),
+        ("/peerreplication/batch", Resource::Batch, post(replication::batch)),
+        ("/asg/{name}/status", Resource::Other, put(info::asg)),
+        ("/status", Resource::Other, get(info::status)),
     ];
-    let mut router = Router::new().route(&format!("{mount}/serverinfo/statusoverrides"), get(info::overrides));
+    let overrides = guard::route(&server, Resource::Other, get(info::overrides));
+    let mut router = Router::new().route(&format!("{mount}/serverinfo/statusoverrides"), overrides);
     for prefix in PREFIXES {
-        for (path, methods) in &resources {
+        for (path, resource, methods) in &resources {
             let path = format!("{mount}{prefix}{path}");
+            let methods = guard::route(&server, *resource, methods.clone());
             router = router.route(&path, methods.clone()).route(&format!("{path}/"), methods.clone());
         }
     }

@@ -72,6 +72,6 @@ pub(super) fn upper(name: &str) -> Cow<'_, str> {
 
 /// Returns the last parameter of this name, which is the one of the registry's own route. Every
 /// route has the parameters that its handler extracts.
-fn innermost<'a>(params: &'a RawPathParams, name: &str) -> &'a str {
+pub(super) fn innermost<'a>(params: &'a RawPathParams, name: &str) -> &'a str {
     params.iter().filter(|(key, _)| *key == name).last().map_or("", |(_, value)| value)
 }

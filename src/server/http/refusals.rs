@@ -121,12 +121,12 @@ impl Display for Chain<'_> {
     }
 }
 
-fn caller(request: &Parts) -> Caller {
+pub(super) fn caller(request: &Parts) -> Caller {
     Caller::of(source::origin(&request.headers), &request.extensions)
 }
 
 /// Returns the sender's host without the port, so that faults of one host count as one.
-fn host(request: &Parts) -> String {
+pub(super) fn host(request: &Parts) -> String {
     let address = audit::address(&request.extensions);
     address.map_or_else(|| "an unknown host".into(), |address| audit::canonical(address).ip().to_string())
 }

@@ -89,12 +89,13 @@ async fn decode_and_apply(
     caller: Caller,
 ) -> Result<Result<(BatchChanges, Vec<u8>), DecodeError>, Refusal> {
     let (intake, receiver, is_long) = (server.intake(), server.clone(), document.is_long());
+    let sender = caller.clone();
     let decode = move |body: &[u8]| -> Result<Decoded, DecodeError> {
         let items = model::batch(body)?;
         if !is_long && items.iter().filter(|item| is_change(item)).count() > FEW_CHANGES {
             return Ok(Decoded::Pending(items));
         }
-        let (changes, response) = apply(receiver, caller, items);
+        let (changes, response) = apply(receiver, sender, items);
         Ok(Decoded::Applied(changes, response))
     };
     let (decoded, charge) = document.decode(intake, MAX_VALUES, decode).await?;
@@ -242,7 +243,7 @@ impl BatchChanges {
                     Renewal::SenderIsNewer => {
                         if let Some(status) = item.overridden_status.filter(|&s| s != InstanceStatus::Unknown) {
                             let effect = registry.store_override(&app, id, status, now);
-                            audit::override_set(&app, id, status, effect, self.caller, registry.changes());
+                            audit::override_set(&app, id, status, effect, &self.caller, registry.changes());
                             self.overridden(effect);
                         }
                         result(StatusCode::NOT_FOUND)
@@ -256,14 +257,14 @@ impl BatchChanges {
                 let status = registry.cancel_from(&app, id, Origin::Replica, now);
                 if let Some(status) = status {
                     self.cancelled += 1;
-                    audit::cancelled(&app, id, status, self.caller, registry.changes());
+                    audit::cancelled(&app, id, status, &self.caller, registry.changes());
                 }
                 found(status.is_some())
             }
             ReplicationAction::StatusUpdate => {
                 let Some(status) = item.status else { return failed() };
                 let effect = registry.set_override(&app, id, status, item.last_dirty_timestamp, now);
-                audit::override_set(&app, id, status, effect, self.caller, registry.changes());
+                audit::override_set(&app, id, status, effect, &self.caller, registry.changes());
                 self.overridden(effect);
                 found(effect.is_found())
             }
@@ -271,7 +272,7 @@ impl BatchChanges {
                 let Some(dirty) = item.last_dirty_timestamp else { return failed() };
                 let status = item.status.unwrap_or(InstanceStatus::Unknown);
                 let effect = registry.delete_override(&app, id, status, Some(dirty), now);
-                audit::override_deleted(&app, id, status, effect, self.caller, registry.changes());
+                audit::override_deleted(&app, id, status, effect, &self.caller, registry.changes());
                 self.overridden(effect);
                 found(effect.is_found())
             }
@@ -284,7 +285,7 @@ impl BatchChanges {
             Ok(registered) => {
                 self.registered +=
                     usize::from(matches!(registered.outcome, RegisterOutcome::New | RegisterOutcome::Changed));
-                audit::registered(&app, &id, registered, self.caller, self.server.registry().changes());
+                audit::registered(&app, &id, registered, &self.caller, self.server.registry().changes());
                 registered.refused.map_or(StatusCode::OK, status)
             }
             Err(refused) => {
@@ -307,7 +308,7 @@ impl BatchChanges {
     fn log(self, parts: &Parts) {
         let Self { caller: origin, registered, cancelled, overrides, invalid, .. } = self;
         if registered + cancelled + overrides > 0 {
-            audit::batch_applied(origin, [registered, cancelled, overrides], self.server.registry().changes());
+            audit::batch_applied(&origin, [registered, cancelled, overrides], self.server.registry().changes());
         }
         if let Some(reason) = self.reason {
             self.server.refusals().items(parts, invalid, &reason);

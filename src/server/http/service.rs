@@ -23,9 +23,10 @@ use tower::Service;
 use super::path::{Target, upper};
 use super::response::{ListRequest, NotAcceptable};
 use super::scope::Scope;
-use super::{applications, fallback, instances, throttle};
+use super::{applications, fallback, guard, instances, throttle};
+use crate::server::access::{AccessControl, Authentication, Change, Operation, Refusal};
 use crate::server::http::state::ServerState;
-use crate::server::metrics::{OperationLabel, Timer};
+use crate::server::metrics::{OperationLabel, Started, Timer};
 use crate::server::response_cache::List;
 
 /// HTTP service of a registry, for a server that serves nothing else. Created by
@@ -75,30 +76,12 @@ impl RegistryService {
     /// Adds the health endpoints of [`with_probes`](Self::with_probes) alone, for a server whose
     /// other endpoints have a [listener of their own](crate::EurekaServer::management).
     pub fn with_health(mut self) -> Self {
-        self.router = self.router.merge(super::probes::router(self.server.clone(), &self.mount));
+        self.router = self.router.merge(super::health(self.server.clone(), &self.mount));
         self
     }
-}
 
-impl Service<Request<Body>> for RegistryService {
-    type Response = Response;
-    type Error = Infallible;
-    type Future = ResponseFuture;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> ResponseFuture {
-        let started = self.server.measured().start();
-        if self.server.rate_limits().is_some()
-            && request.uri().path().starts_with(&*self.mount)
-            && let Some(refusal) = throttle::refuse(&self.server, &request)
-        {
-            let operation = OperationLabel::of(request.method(), request.uri().path(), &self.mount);
-            self.server.measured().record(started, operation, refusal.status());
-            return ResponseFuture(ResponseState::Ready(Some(refusal)));
-        }
+    /// Handles a request after its access control, if there is any.
+    fn handle(&mut self, request: Request<Body>, started: Started) -> ResponseFuture {
         let Some(fast) = FastPath::of(request.method(), request.uri().path(), &self.mount) else {
             let operation = || OperationLabel::of(request.method(), request.uri().path(), &self.mount);
             let timer = self.server.measured().timer(started, operation);
@@ -124,6 +107,80 @@ impl Service<Request<Body>> for RegistryService {
             }
         };
         ResponseFuture(ResponseState::Pending(response, timer))
+    }
+
+    /// Authenticates the caller, decides about a request of the fast path, and handles the request.
+    /// The router decides about all others.
+    fn guarded(&mut self, access: Arc<AccessControl>, mut request: Request<Body>, started: Started) -> ResponseFuture {
+        if guard::is_public(request.uri().path()) {
+            return self.handle(request, started);
+        }
+        let identity = match access.authenticate_now(request.headers(), request.extensions()) {
+            Authentication::Done(Ok(identity)) => identity,
+            Authentication::Done(Err(refusal)) => return self.refuse(request, refusal, started),
+            Authentication::Slow(slow) => {
+                let timer = self.timer(&request, started);
+                let mut service = self.clone();
+                let authenticated = async move {
+                    match access.authenticate(slow).await {
+                        Ok(identity) => {
+                            request.extensions_mut().insert(identity);
+                            // The outer future measures the request.
+                            service.guarded(access, request, Started::default()).await
+                        }
+                        Err(refusal) => service.refuse(request, refusal, Started::default()).await,
+                    }
+                };
+                return ResponseFuture(ResponseState::Pending(Box::pin(authenticated), timer));
+            }
+        };
+        let Some(fast) = FastPath::of(request.method(), request.uri().path(), &self.mount) else {
+            request.extensions_mut().insert(identity);
+            return self.handle(request, started);
+        };
+        match guard::decide(&self.server, &access, &identity, fast.access(), request.headers()) {
+            Ok(()) => self.handle(request, started),
+            Err(refusal) => self.refuse(request, refusal, started),
+        }
+    }
+
+    /// Responds to a request that the access control refuses.
+    fn refuse(&self, request: Request<Body>, refusal: Refusal, started: Started) -> ResponseFuture {
+        let timer = self.timer(&request, started);
+        let (server, (parts, body)) = (self.server.clone(), request.into_parts());
+        let refused = async move { Ok(guard::refuse(&server, &parts, body, &refusal).await) };
+        ResponseFuture(ResponseState::Pending(Box::pin(refused), timer))
+    }
+
+    fn timer(&self, request: &Request<Body>, started: Started) -> Timer {
+        let operation = || OperationLabel::of(request.method(), request.uri().path(), &self.mount);
+        self.server.measured().timer(started, operation)
+    }
+}
+
+impl Service<Request<Body>> for RegistryService {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = ResponseFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> ResponseFuture {
+        let started = self.server.measured().start();
+        if self.server.rate_limits().is_some()
+            && request.uri().path().starts_with(&*self.mount)
+            && let Some(refusal) = throttle::refuse(&self.server, &request)
+        {
+            let operation = OperationLabel::of(request.method(), request.uri().path(), &self.mount);
+            self.server.measured().record(started, operation, refusal.status());
+            return ResponseFuture(ResponseState::Ready(Some(refusal)));
+        }
+        match self.server.access().cloned() {
+            Some(access) => self.guarded(access, request, started),
+            None => self.handle(request, started),
+        }
     }
 }
 
@@ -158,6 +215,14 @@ impl<'a> FastPath<'a> {
             Self::List(List::Delta) => OperationLabel::Delta,
             Self::List(List::Application(_)) => OperationLabel::Application,
             Self::List(_) => OperationLabel::List,
+        }
+    }
+
+    /// Returns the operation that the access control decides about.
+    fn access(&self) -> Operation<'_> {
+        match self {
+            Self::List(_) => Operation::Read,
+            Self::Heartbeat { app, .. } => Operation::Change(Change::Renew, app),
         }
     }
 

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::{Intake, Refusals};
 use crate::model::{Instance, InstanceStatus};
+use crate::server::access::AccessControl;
 use crate::server::connections::ConnectionCounts;
 use crate::server::limits::RateLimits;
 use crate::server::metrics::Measured;
@@ -45,6 +46,8 @@ pub(in crate::server) struct Parts {
     pub(in crate::server) leaving: AtomicBool,
     #[cfg(feature = "page")]
     pub(in crate::server) closing: watch::Sender<bool>,
+    /// Access control, unless everybody may do everything.
+    pub(in crate::server) access: Option<Arc<AccessControl>>,
     #[cfg(feature = "peers")]
     pub(in crate::server) regions: Option<Arc<RemoteRegions>>,
     /// Tasks of the server. They end when the last clone of the state is dropped.
@@ -208,6 +211,11 @@ impl ServerState {
 
     pub(super) fn refusals(&self) -> &Refusals {
         &self.0.refusals
+    }
+
+    /// Returns the access control, unless everybody may do everything.
+    pub(in crate::server) fn access(&self) -> Option<&Arc<AccessControl>> {
+        self.0.access.as_ref()
     }
 
     pub(super) fn intake(&self) -> &Intake {

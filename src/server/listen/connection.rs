@@ -26,10 +26,10 @@ use tower::{BoxError, Service};
 use super::Limits;
 use super::activity::{Activity, InFlight};
 use super::body::TimedBody;
-use super::certificate::PeerCertificate;
 use super::response::{TrackedBody, track};
 use super::stream::{TrackedStream, Transport};
 use super::tls::{self, Acceptor};
+use crate::server::access::PeerCertificate;
 
 /// Maximum time for an idle HTTP/2 connection to end after GOAWAY.
 const GOAWAY_TIMEOUT: Duration = Duration::from_secs(1);

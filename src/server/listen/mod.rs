@@ -15,7 +15,6 @@
 mod accept;
 mod activity;
 mod body;
-mod certificate;
 mod connection;
 mod limits;
 mod log;
@@ -42,7 +41,6 @@ use tokio::net::TcpListener;
 use tower::Service;
 
 use self::accept::AcceptLoop;
-pub use self::certificate::PeerCertificate;
 pub(crate) use self::limits::Limits;
 pub(super) use self::tls::Acceptor;
 #[cfg(feature = "tls")]

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 
-use super::certificate::PeerCertificate;
 use super::stream::Transport;
+use crate::server::access::PeerCertificate;
 
 /// TLS of a listener, which cannot exist.
 #[derive(Clone, Debug)]

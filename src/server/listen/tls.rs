@@ -8,10 +8,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::certificate::PeerCertificate;
 use super::stream::Transport;
 pub(crate) use crate::connect::Acceptor;
 use crate::connect::{ClientCertificates, HandshakeError, ServerFiles};
+use crate::server::access::PeerCertificate;
 /// Response to a client that speaks plain HTTP. Its length is that of the text.
 const HTTPS_ONLY: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: 49\r\n\
     connection: close\r\n\r\nthis port speaks HTTPS only: begin with https://\n";

@@ -58,7 +58,7 @@ pub(in crate::server) struct Measured {
 }
 
 /// Start of a request. Empty unless metrics are enabled.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(in crate::server) struct Started {
     #[cfg(feature = "prometheus")]
     at: Option<Instant>,

@@ -25,7 +25,7 @@ mod spring;
 #[cfg(feature = "prometheus")]
 mod text;
 
-pub(super) use self::measured::{Measured, Timer};
+pub(super) use self::measured::{Measured, Started, Timer};
 pub(super) use self::operation::OperationLabel;
 #[cfg(feature = "prometheus")]
 pub(super) use self::parts::Parts;

@@ -98,10 +98,10 @@ pub(super) async fn respond(State(page): State<Shared>, request: Request) -> Res
     let target = Target::parse(parts.uri.query());
     let (node, Target { app, id, .. }) = (page.server.node(), &target);
     let found = match action {
-        Action::OutOfService => node.set_override(app, id, InstanceStatus::OutOfService, None, caller),
+        Action::OutOfService => node.set_override(app, id, InstanceStatus::OutOfService, None, &caller),
         // With a status, clients see no interruption until the next heartbeat.
-        Action::Back => node.delete_override(app, id, InstanceStatus::Up, None, caller),
-        Action::Cancel => node.cancel(app, id, caller),
+        Action::Back => node.delete_override(app, id, InstanceStatus::Up, None, &caller),
+        Action::Cancel => node.cancel(app, id, &caller),
     };
     if !found {
         return instance::unknown(&target);

@@ -50,7 +50,7 @@ use tower::ServiceExt;
 
 use self::live::Live;
 use self::registry::Cache;
-use super::http::{RegistryService, ServerState};
+use super::http::{RegistryService, ServerState, protect};
 
 /// The page of one router.
 #[derive(Debug)]
@@ -83,7 +83,7 @@ pub(super) fn onto(server: &ServerState, others: Router) -> Router {
         let root = get(move |request: Request| async move { registry::respond(&root, request).await });
         let last = base.rsplit('/').next().unwrap_or_default().to_owned();
         return Router::new()
-            .nest(&format!("{base}/"), routes(page, root))
+            .nest(&format!("{base}/"), protect(server, routes(page, root)))
             .route(&base, get(async move || respond::redirect(&format!("{last}/"))))
             .fallback_service(others);
     }
@@ -94,14 +94,15 @@ pub(super) fn onto(server: &ServerState, others: Router) -> Router {
         }
         of_others.oneshot(request).await.unwrap_or_else(|never| match never {})
     });
-    routes(page, root.fallback_service(others.clone())).fallback_service(others)
+    protect(server, routes(page, root.fallback_service(others.clone()))).fallback_service(others)
 }
 
 /// Returns the page as a router of its own, to be mounted at a path that ends in a slash.
 pub(super) fn router(server: &ServerState) -> Router {
     let page = shared(server);
     let root = page.clone();
-    routes(page, get(move |request: Request| async move { registry::respond(&root, request).await }))
+    let routes = routes(page, get(move |request: Request| async move { registry::respond(&root, request).await }));
+    protect(server, routes)
 }
 
 fn shared(server: &ServerState) -> Shared {

@@ -5,6 +5,7 @@
 //! `peer-node-read-timeout-ms` equals `peerNodeReadTimeoutMs`. Settings that Java does not have are
 //! named `eureka.server.limits.*`, or are marked as such.
 
+mod access;
 #[cfg(feature = "peers")]
 mod keyed;
 mod property;
@@ -14,7 +15,7 @@ mod ssl;
 mod table;
 
 pub use self::property::Property;
-use self::rules::{Scope, check, is_in_force, is_switched_off};
+use self::rules::{Scope, check, is_in_force, is_of_application, is_switched_off};
 use self::table::PROPERTIES;
 #[cfg(feature = "client")]
 use self::table::WITHOUT_MEANING;
@@ -103,10 +104,7 @@ impl EurekaServerBuilder {
 
     fn read(self, settings: &Settings, scope: Scope) -> Result<Self, Error> {
         check(settings, scope).map_err(Error::variable)?;
-        let is_read = |name: &str| {
-            let is_of_application = scope == Scope::Embedded && name.starts_with("server.ssl.");
-            !is_of_application && !is_switched_off(settings, name)
-        };
+        let is_read = |name: &str| !is_of_application(scope, name) && !is_switched_off(settings, name);
         let mut properties = PROPERTIES.iter().filter(|property| is_read(property.name()));
         properties.try_fold(self, |builder, property| property.key.apply(settings, builder)).map_err(Error::variable)
     }

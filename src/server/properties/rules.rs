@@ -33,6 +33,8 @@ const MISTYPED: usize = 2;
 /// false.
 const SWITCHES: [(&str, &str); 2] =
     [("server.ssl.*", "server.ssl.enabled"), ("eureka.client.tls.*", "eureka.client.tls.enabled")];
+/// Meaning of settings that protect the application around an embedded registry.
+const OF_APPLICATION: &str = "has no effect on the registry in this process";
 /// Variables with JVM options.
 const JVM_OPTIONS: [&str; 3] = ["JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "JAVA_OPTS"];
 
@@ -89,6 +91,9 @@ fn rule(settings: &Settings, scope: Scope, entry: &Entry) -> Result<Rule, Invali
             Rule::None
         });
     }
+    if scope == Scope::Embedded && is("spring.security.*") {
+        return Ok(if asks(&entry.text) { Rule::Warning(OF_APPLICATION.into()) } else { Rule::None });
+    }
     if PROPERTIES.iter().any(|property| is(property.key.name)) || OF_SOURCES.into_iter().any(is) {
         return Ok(Rule::None);
     }
@@ -102,7 +107,7 @@ fn rule(settings: &Settings, scope: Scope, entry: &Entry) -> Result<Rule, Invali
         return match scope {
             _ if !asks(&entry.text) => Ok(Rule::None),
             Scope::Standalone => Err(InvalidSetting::clause(&entry.place(), why)),
-            Scope::Embedded => Ok(Rule::Warning("has no effect on the registry in this process".into())),
+            Scope::Embedded => Ok(Rule::Warning(OF_APPLICATION.into())),
         };
     }
     if let Some((known, nothing, expected)) = NOT_YET.iter().find(|(known, ..)| is(known)) {
@@ -189,6 +194,11 @@ pub(super) fn is_switched_off(settings: &Settings, name: &str) -> bool {
 pub(super) fn is_in_force(settings: &Settings, entry: &Entry) -> bool {
     let is_read = |name: &str| is_name_of(name, entry) && !is_switched_off(settings, name);
     PROPERTIES.iter().any(|property| is_read(property.name())) || LISTENER.iter().any(|known| is_name_of(known, entry))
+}
+
+/// Returns `true` for a setting that belongs to the application around an embedded registry.
+pub(super) fn is_of_application(scope: Scope, name: &str) -> bool {
+    scope == Scope::Embedded && ["spring.security.", "server.ssl."].into_iter().any(|family| name.starts_with(family))
 }
 
 /// Returns the known name that is most similar to an unknown one, settings of the listener

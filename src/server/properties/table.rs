@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::access;
 #[cfg(feature = "peers")]
 use super::keyed;
 use super::property::{Builder, Property};
@@ -166,6 +167,36 @@ pub(super) static PROPERTIES: &[Property] = &[
     property!("eureka.server.limits.body-read-time-ms", "MS", "30000", "maximum time for the body of a request; then the response is 408", Millis = |mut b, time| { b.connections.body_timeout = time; b }),
     property!("eureka.server.limits.response-write-time-ms", "MS", "10000", "maximum time in which a client reads less than 64 KiB of its responses; then the connection is closed", Millis = |mut b, time| { b.connections.response_timeout = time; b }),
     property!("eureka.server.limits.idle-time-ms", "MS", "90000", "maximum time in which no byte moves on a connection; then it is closed", Millis = |mut b, time| { b.connections.idle_timeout = time; b }),
+    property!("spring.security.user.name", "NAME", "user", "name of the user who may do everything, once there is a password", With = |b, v| access::spring(b, v, |user, name| user.name = Some(name))),
+    property!("spring.security.user.password", "PASSWORD", "", "password of this user: plain text, or behind {noop}, {bcrypt} or {argon2} as in Spring", Secret = |b, v| access::spring(b, v, |user, password| user.password = Some(password))),
+    property!("spring.security.user.roles", "NAMES", "*", "roles of this user: read, register, operate, peer; other names have no meaning", With = |b, v| access::spring(b, v, |user, roles| user.roles = roles)),
+    property!("eureka.server.access.users-file", "PATH", "", "file with a table of users, read again when it changes", Path = access::users_file),
+    property!("eureka.server.access.users.<name>.password", "PASSWORD", "", "password of one user: an Argon2 hash, or as that of spring.security.user", Secret = |b, v| access::user(b, v, |user, password| user.password = Some(password))),
+    property!("eureka.server.access.users.<name>.token", "TOKEN", "", "bearer token of one user", Secret = |b, v| access::user(b, v, |user, token| user.token = Some(token))),
+    #[cfg(feature = "access")]
+    property!("eureka.server.access.users.<name>.certificate", "NAMES", "", "names in the client certificate of one user, such as CN=orders,O=Shop or DNS=orders.internal", With = |b, v| access::user(b, v, |user, names| user.certificate = Some(names))),
+    #[cfg(feature = "access")]
+    property!("eureka.server.access.users.<name>.subject", "TEXT", "", "subject of the JSON Web Tokens of one user", With = |b, v| access::user(b, v, |user, subject| user.subject = Some(subject))),
+    property!("eureka.server.access.users.<name>.roles", "NAMES", "read,register", "roles of one user: read, register, operate, peer, or * for all", With = |b, v| access::user(b, v, |user, roles| user.roles = Some(roles))),
+    property!("eureka.server.access.users.<name>.applications", "NAMES", "", "applications that only this user may register; any that nobody else has by default", With = |b, v| access::user(b, v, |user, applications| user.applications = applications)),
+    property!("eureka.server.access.anonymous", "NAMES", "none with users, else all roles", "roles of callers without credentials: read, register, operate, peer, * or none", With = access::anonymous),
+    property!("eureka.server.access.failed-attempts-per-minute", "COUNT", "10", "failed log-ins of one address within a minute, or one /64 of IPv6; the response to further ones is 429; 0 means no limit", With = access::attempts),
+    #[cfg(feature = "access")]
+    property!("eureka.server.access.jwt.keys-file", "PATH", "", "JSON Web Key Set with the keys of bearer tokens, read again when it changes", Path = |b, v| access::jwt(b, v, |jwt, file| jwt.keys_file = Some(access::path(&file)))),
+    #[cfg(all(feature = "access", feature = "peers"))]
+    property!("eureka.server.access.jwt.keys-url", "URL", "", "URL of this set, fetched every 5 minutes", With = |b, v| access::jwt(b, v, |jwt, url| jwt.keys_url = Some(url))),
+    #[cfg(all(feature = "access", feature = "peers"))]
+    property!("spring.security.oauth2.resourceserver.jwt.jwk-set-uri", "URL", "", "the same under Spring's name", With = |b, v| access::jwt(b, v, |jwt, url| jwt.keys_url = Some(url))),
+    #[cfg(feature = "access")]
+    property!("eureka.server.access.jwt.issuer", "URL", "", "issuer that tokens must have", With = |b, v| access::jwt(b, v, |jwt, issuer| jwt.issuer = Some(issuer))),
+    #[cfg(feature = "access")]
+    property!("spring.security.oauth2.resourceserver.jwt.issuer-uri", "URL", "", "the same under Spring's name; the keys are not looked up there", With = |b, v| access::jwt(b, v, |jwt, issuer| jwt.issuer = Some(issuer))),
+    #[cfg(feature = "access")]
+    property!("eureka.server.access.jwt.audience", "NAMES", "", "audiences for which tokens are accepted", With = access::audiences),
+    #[cfg(feature = "access")]
+    property!("spring.security.oauth2.resourceserver.jwt.audiences", "NAMES", "", "the same under Spring's name", With = access::audiences),
+    #[cfg(feature = "access")]
+    property!("eureka.server.access.jwt.roles-claim", "NAME", "roles", "claim with the roles, such as realm_access.roles", With = |b, v| access::jwt(b, v, |jwt, claim| jwt.roles_claim = Some(claim))),
     #[cfg(feature = "peers")]
     property!("eureka.server.wait-time-in-ms-when-sync-empty", "MS", "300000", "maximum time for which a starting node refuses lists with 403", Millis = |b, v| b.peers_with(|p| p.wait_when_empty(v))),
     #[cfg(feature = "peers")]
@@ -351,8 +382,8 @@ pub(super) const NOT_YET: &[(&str, &str, &str)] = &[
 /// operators who set them rely on the protection.
 pub(super) const UNPROTECTED: &[(&str, &str)] = &[
     ("spring.security.*", NO_ACCESS_CONTROL),
-    ("security.user.*", NO_ACCESS_CONTROL),
-    ("security.basic.*", NO_ACCESS_CONTROL),
+    ("security.user.*", OF_SPRING_BOOT_1),
+    ("security.basic.*", OF_SPRING_BOOT_1),
     #[cfg(not(feature = "tls"))]
     (
         "server.ssl.*",
@@ -365,8 +396,10 @@ pub(super) const UNPROTECTED: &[(&str, &str)] = &[
     ),
 ];
 
-const NO_ACCESS_CONTROL: &str = "is set, but this server has no access control yet: put a proxy with access control in front of it and \
-                                 remove this setting";
+const NO_ACCESS_CONTROL: &str = "is set, but this server has no such access control: of spring.security it reads user.name, user.password, \
+                                 user.roles and oauth2.resourceserver.jwt; set eureka.server.access.* and remove this setting";
+const OF_SPRING_BOOT_1: &str =
+    "is a setting of Spring Boot 1: use spring.security.user.name and spring.security.user.password";
 /// Settings of `server.ssl` with the reason why they have no effect.
 #[cfg(feature = "tls")]
 pub(super) const OF_SSL: &[(&str, &str)] = &[

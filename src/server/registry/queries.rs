@@ -77,6 +77,11 @@ impl Registry {
         self.listing.application(name)
     }
 
+    /// Returns true if the application has at least one instance.
+    pub(in crate::server) fn has_application(&self, name: &str) -> bool {
+        self.listing.has_application(name)
+    }
+
     /// Returns the published state.
     #[cfg(feature = "peers")]
     pub(in crate::server) fn listing(&self) -> &Listing {

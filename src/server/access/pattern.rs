@@ -1,0 +1,117 @@
+//! Texts with a wildcard, and names that contain the part that it stands for.
+
+use std::sync::Arc;
+
+use super::identity::{Applications, Identity, Pattern, Roles};
+use crate::model::app_name;
+
+/// Stands for the captured part in names and applications of a grant.
+const PLACE: &str = "{}";
+
+/// Text that may contain one `*`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Wild {
+    before: String,
+    after: Option<String>,
+}
+
+impl Wild {
+    pub(super) fn new(text: &str) -> Self {
+        match text.split_once('*') {
+            Some((before, after)) => Self { before: before.into(), after: Some(after.into()) },
+            None => Self { before: text.into(), after: None },
+        }
+    }
+
+    pub(super) fn is_wild(&self) -> bool {
+        self.after.is_some()
+    }
+
+    /// Returns the part of the text that the wildcard stands for, which is never empty. Without a
+    /// wildcard it is the whole text.
+    pub(super) fn capture<'t>(&self, text: &'t str) -> Option<&'t str> {
+        let Some(after) = &self.after else { return (text == self.before).then_some(text) };
+        let captured = text.strip_prefix(&*self.before)?.strip_suffix(&**after)?;
+        (!captured.is_empty()).then_some(captured)
+    }
+}
+
+/// Name, roles and applications of a row of the policy. Name and applications may contain `{}`,
+/// which stands for the part that the wildcard of a credential matched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Grant {
+    pub(super) name: String,
+    pub(super) roles: Roles,
+    pub(super) applications: Vec<String>,
+}
+
+impl Grant {
+    pub(super) fn new(name: &str, roles: Roles, applications: &str) -> Self {
+        let names = applications.split([',', ' ', '\t']).filter(|name| !name.is_empty());
+        Self { name: name.into(), roles, applications: names.map(str::to_owned).collect() }
+    }
+
+    /// Returns the identity of a caller whose credential has this captured part.
+    ///
+    /// The part is text from a certificate or a token. It is a single literal name, whatever it
+    /// contains.
+    pub(super) fn identity(&self, captured: &str) -> Identity {
+        let name = self.name.replace(PLACE, captured);
+        Identity::of(name.into(), self.roles, self.applications(captured))
+    }
+
+    fn applications(&self, captured: &str) -> Applications {
+        if !self.applications.iter().any(|name| name.contains(PLACE)) {
+            return Applications::named(self.applications.iter().map(String::as_str));
+        }
+        let pattern = |template: &String| match template.strip_suffix('*') {
+            Some(beginning) => Pattern::Beginning(app_name(&beginning.replace(PLACE, captured))),
+            None => Pattern::Name(app_name(&template.replace(PLACE, captured))),
+        };
+        Applications::Named(self.applications.iter().map(pattern).collect::<Arc<[_]>>())
+    }
+
+    /// Returns the applications that the row names without the help of a credential. Nobody else
+    /// may register them.
+    pub(super) fn reserved(&self) -> Vec<Pattern> {
+        let literal: Vec<_> =
+            self.applications.iter().filter(|name| !name.contains(PLACE)).map(String::as_str).collect();
+        match Applications::named(literal) {
+            Applications::Unclaimed => Vec::new(),
+            Applications::Named(patterns) => patterns.to_vec(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wildcard_captures_a_part_that_is_not_empty() {
+        for (pattern, text, expected) in [
+            ("orders", "orders", Some("orders")),
+            ("orders", "orders2", None),
+            ("*", "orders", Some("orders")),
+            ("*", "", None),
+            ("spiffe://shop/*", "spiffe://shop/orders", Some("orders")),
+            ("spiffe://shop/*", "spiffe://shop/", None),
+            ("*.internal", "orders.internal", Some("orders")),
+            ("a*a", "a", None),
+        ] {
+            assert_eq!(Wild::new(pattern).capture(text), expected, "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn captured_text_is_one_literal_name() {
+        let grant = Grant::new("svc-{}", Roles::ALL, "{}, {}-canary");
+        for hostile in ["*", "a,b", "orders *"] {
+            let identity = grant.identity(hostile);
+            assert!(!identity.applications().names("ORDERS") && !identity.applications().names("B"), "{hostile}");
+        }
+        let identity = grant.identity("orders");
+        assert_eq!(identity.name(), "svc-orders");
+        assert_eq!(identity.applications().to_string(), "ORDERS,ORDERS-CANARY");
+    }
+}

@@ -1,0 +1,203 @@
+//! Table of the policy: which credentials stand for which identity.
+
+use std::collections::HashMap;
+
+use super::identity::{Identity, Pattern};
+use super::password::{Password, is_equal};
+use super::pattern::{Grant, Wild};
+
+/// Row of the policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Row {
+    pub(super) grant: Grant,
+    pub(super) credential: Credential,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+pub(super) enum Credential {
+    Password(Password),
+    /// Bearer token.
+    Token(String),
+    /// Subject of a JSON Web Token.
+    Subject(Wild),
+    Certificate(CertificateRule),
+}
+
+impl std::fmt::Debug for Credential {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Password(_) => f.write_str("Password(***)"),
+            Self::Token(_) => f.write_str("Token(***)"),
+            Self::Subject(subject) => f.debug_tuple("Subject").field(subject).finish(),
+            Self::Certificate(rule) => f.debug_tuple("Certificate").field(rule).finish(),
+        }
+    }
+}
+
+/// Names that a client certificate must have: `CN=orders,O=Shop` or `DNS=orders.internal`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct CertificateRule(Vec<(String, Wild)>);
+
+impl CertificateRule {
+    /// Kinds of names: attributes of the subject, then alternative names.
+    const KINDS: [&str; 13] =
+        ["CN", "O", "OU", "C", "L", "ST", "DC", "UID", "SERIALNUMBER", "DNS", "URI", "EMAIL", "IP"];
+
+    /// Reads a rule.
+    ///
+    /// # Errors
+    /// Returns the reason for which the text is no rule.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let mut names = Vec::new();
+        for part in text.split(',').map(str::trim) {
+            let (kind, value) = part.split_once('=').unwrap_or((part, ""));
+            let kind = kind.trim().to_ascii_uppercase();
+            if !Self::KINDS.contains(&&*kind) || value.trim().is_empty() {
+                return Err(format!(
+                    "a certificate is described by names such as CN=orders,O=Shop or DNS=orders.internal; the kinds are {}",
+                    Self::KINDS.join(", ")
+                ));
+            }
+            names.push((kind, Wild::new(value.trim())));
+        }
+        if text.matches('*').count() > 1 {
+            return Err("the names of a certificate have at most one *".into());
+        }
+        Ok(Self(names))
+    }
+
+    /// Returns the part that the wildcard stands for, or the value of the first name, if the
+    /// certificate has all names of the rule.
+    fn capture<'n>(&self, names: &'n [(String, String)]) -> Option<&'n str> {
+        let mut captured = None;
+        for (kind, wild) in &self.0 {
+            let found = names.iter().filter(|(known, _)| known == kind).find_map(|(_, value)| wild.capture(value))?;
+            if captured.is_none() || wild.is_wild() {
+                captured = Some(found);
+            }
+        }
+        captured
+    }
+}
+
+/// Policy in force.
+#[derive(Debug, Default)]
+pub(super) struct Policy {
+    users: HashMap<String, Vec<(Password, Identity)>>,
+    tokens: Vec<(Token, Identity)>,
+    subjects: Vec<(Wild, Grant)>,
+    certificates: Vec<(CertificateRule, Grant)>,
+    /// Applications that rows name, which only their identities may register.
+    reserved: Vec<Pattern>,
+}
+
+struct Token(String);
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl Policy {
+    pub(super) fn new(rows: impl IntoIterator<Item = Row>) -> Self {
+        let mut policy = Self::default();
+        for Row { grant, credential } in rows {
+            policy.reserved.extend(grant.reserved());
+            match credential {
+                Credential::Password(password) => {
+                    let identity = grant.identity("");
+                    policy.users.entry(grant.name).or_default().push((password, identity));
+                }
+                Credential::Token(token) => policy.tokens.push((Token(token), grant.identity(""))),
+                Credential::Subject(subject) => policy.subjects.push((subject, grant)),
+                Credential::Certificate(rule) => policy.certificates.push((rule, grant)),
+            }
+        }
+        policy
+    }
+
+    /// Returns the passwords of a user. Each may have other roles.
+    pub(super) fn passwords(&self, user: &str) -> &[(Password, Identity)] {
+        self.users.get(user).map_or(&[], Vec::as_slice)
+    }
+
+    /// Returns a slow password, against which the password of an unknown user is verified. So the
+    /// time of a response does not show which users exist.
+    pub(super) fn decoy(&self) -> Option<&Password> {
+        self.users.values().flatten().map(|(password, _)| password).find(|password| password.is_slow())
+    }
+
+    /// Returns the identity of a static token. Its time does not depend on the token.
+    pub(super) fn token(&self, sent: &str) -> Option<&Identity> {
+        self.tokens.iter().filter(|(Token(token), _)| is_equal(token, sent)).map(|(_, identity)| identity).last()
+    }
+
+    pub(super) fn subject(&self, subject: &str) -> Option<Identity> {
+        self.subjects.iter().find_map(|(wild, grant)| Some(grant.identity(wild.capture(subject)?)))
+    }
+
+    pub(super) fn certificate(&self, names: &[(String, String)]) -> Option<Identity> {
+        self.certificates.iter().find_map(|(rule, grant)| Some(grant.identity(rule.capture(names)?)))
+    }
+
+    /// Returns true if a row names the application.
+    pub(super) fn is_reserved(&self, app: &str) -> bool {
+        self.reserved.iter().any(|pattern| pattern.covers(app))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::identity::Roles;
+    use super::*;
+
+    fn row(credential: Credential, name: &str, applications: &str) -> Row {
+        Row { grant: Grant::new(name, Roles::ALL, applications), credential }
+    }
+
+    #[test]
+    fn certificate_matches_by_all_names_of_a_rule() {
+        let names = |text: &str| -> Vec<(String, String)> {
+            let pairs = text.split(',').filter_map(|name| name.split_once('='));
+            pairs.map(|(kind, value)| (kind.to_owned(), value.to_owned())).collect()
+        };
+        let rule = |text: &str| row(Credential::Certificate(CertificateRule::parse(text).unwrap()), "{}", "{}");
+        let policy = Policy::new([rule("cn=*, O=Shop"), rule("DNS=*.internal"), rule("URI=spiffe://shop/*")]);
+        for (certificate, expected) in [
+            ("CN=orders,O=Shop", Some("orders")),
+            ("O=Shop,CN=orders", Some("orders")),
+            ("CN=orders,O=Other", None),
+            ("CN=orders", None),
+            ("CN=x,DNS=a.example,DNS=orders.internal", Some("orders")),
+            ("URI=spiffe://shop/orders", Some("orders")),
+            ("CN=spiffe://shop/orders", None),
+            ("", None),
+        ] {
+            let identity = policy.certificate(&names(certificate));
+            assert_eq!(identity.as_ref().map(Identity::name), expected, "{certificate}");
+        }
+    }
+
+    #[test]
+    fn unusable_certificate_rules_are_refused() {
+        for text in ["", "orders", "CN=", "XX=orders", "CN=*,DNS=*"] {
+            assert!(CertificateRule::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn user_has_several_passwords_and_tokens_are_compared_whole() {
+        let password = |text| Credential::Password(Password::parse(text).unwrap());
+        let policy = Policy::new([
+            row(password("old"), "a", ""),
+            row(password("new"), "a", ""),
+            row(Credential::Token("token".into()), "ci", "ORDERS"),
+        ]);
+        assert_eq!(policy.passwords("a").len(), 2);
+        assert!(policy.passwords("A").is_empty());
+        assert_eq!(policy.token("token").map(Identity::name), Some("ci"));
+        assert_eq!(policy.token("toke"), None);
+        assert!(policy.is_reserved("ORDERS") && !policy.is_reserved("BILLING"));
+    }
+}

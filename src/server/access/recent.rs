@@ -1,0 +1,154 @@
+//! Bounded cache of the results of recent authentications.
+
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::sync::RwLock;
+
+/// Results by credentials, of which only a keyed hash is stored. A result is kept for some time
+/// after its last use.
+#[derive(Debug)]
+pub(super) struct Recent<V> {
+    hashers: [RandomState; 2],
+    origin: Instant,
+    /// Time for which an unused result is kept.
+    idle: Duration,
+    capacity: usize,
+    state: RwLock<State<V>>,
+}
+
+#[derive(Debug)]
+struct State<V> {
+    entries: HashMap<Key, Entry<V>>,
+    /// Number of times that the cache was cleared.
+    generation: u64,
+}
+
+/// Keyed hash of 128 bits. Its key is random, so that nobody can find credentials with the hash of
+/// others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key(u64, u64);
+
+#[derive(Debug)]
+struct Entry<V> {
+    value: V,
+    /// Milliseconds from the origin to the last use.
+    used: AtomicU64,
+    expires: Option<Instant>,
+}
+
+/// Proof that a verification began after the cache was cleared last.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Generation(u64);
+
+impl<V: Clone> Recent<V> {
+    pub(super) fn new(capacity: usize, idle: Duration) -> Self {
+        Self {
+            hashers: [RandomState::new(), RandomState::new()],
+            origin: Instant::now(),
+            idle,
+            capacity,
+            state: RwLock::new(State { entries: HashMap::new(), generation: 0 }),
+        }
+    }
+
+    pub(super) fn key(&self, credentials: &[u8]) -> Key {
+        let [first, second] = &self.hashers;
+        Key(first.hash_one(credentials), second.hash_one(credentials))
+    }
+
+    /// Returns a result that is still valid, and restarts its time.
+    pub(super) fn get(&self, key: Key) -> Option<V> {
+        let state = self.state.read();
+        let entry = state.entries.get(&key).filter(|entry| self.is_valid(entry))?;
+        entry.used.store(self.now(), Relaxed);
+        Some(entry.value.clone())
+    }
+
+    pub(super) fn generation(&self) -> Generation {
+        Generation(self.state.read().generation)
+    }
+
+    /// Stores a result, unless the cache was cleared since the verification began.
+    pub(super) fn insert(&self, key: Key, value: V, expires: Option<Instant>, Generation(began): Generation) {
+        let mut state = self.state.write();
+        if state.generation != began {
+            return;
+        }
+        if state.entries.len() >= self.capacity {
+            state.entries.retain(|_, entry| self.is_valid(entry));
+        }
+        if state.entries.len() >= self.capacity {
+            let any = state.entries.keys().next().copied();
+            any.map(|any| state.entries.remove(&any));
+        }
+        state.entries.insert(key, Entry { value, used: self.now().into(), expires });
+    }
+
+    /// Removes all results, also those of verifications that are running.
+    pub(super) fn clear(&self) {
+        let mut state = self.state.write();
+        state.generation += 1;
+        state.entries.clear();
+    }
+
+    fn is_valid(&self, entry: &Entry<V>) -> bool {
+        let idle_ms = self.now().saturating_sub(entry.used.load(Relaxed));
+        u128::from(idle_ms) < self.idle.as_millis() && entry.expires.is_none_or(|expires| Instant::now() < expires)
+    }
+
+    fn now(&self) -> u64 {
+        self.origin.elapsed().as_millis().try_into().unwrap_or(u64::MAX)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn result_is_kept_while_it_is_used_and_until_it_expires() {
+        let recent = Recent::new(10, 60 * SECOND);
+        let [used, unused, expiring] = ["a", "b", "c"].map(|text| recent.key(text.as_bytes()));
+        recent.insert(used, 1, None, recent.generation());
+        recent.insert(unused, 2, None, recent.generation());
+        recent.insert(expiring, 3, Some(Instant::now() + 70 * SECOND), recent.generation());
+        for _ in 0..2 {
+            advance(30 * SECOND).await;
+            assert_eq!([recent.get(used), recent.get(expiring)], [Some(1), Some(3)]);
+        }
+        assert_eq!(recent.get(unused), None);
+        advance(10 * SECOND).await;
+        assert_eq!([recent.get(used), recent.get(expiring)], [Some(1), None]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn cleared_cache_takes_no_result_of_an_earlier_verification() {
+        let recent = Recent::new(10, SECOND);
+        let (key, began) = (recent.key(b"a"), recent.generation());
+        recent.clear();
+        recent.insert(key, 1, None, began);
+        assert_eq!(recent.get(key), None);
+        recent.insert(key, 1, None, recent.generation());
+        assert_eq!(recent.get(key), Some(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn full_cache_stays_within_its_capacity() {
+        let recent = Recent::new(3, SECOND);
+        for n in 0..100_u8 {
+            recent.insert(recent.key(&[n]), n, None, recent.generation());
+            assert_eq!(recent.get(recent.key(&[n])), Some(n));
+        }
+        assert_eq!(recent.state.read().entries.len(), 3);
+    }
+}

@@ -1,0 +1,268 @@
+//! Start of the access control, and the tasks that read its files and keys again.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+use super::control::AccessControl;
+use super::file;
+use super::identity::{Applications, Identity, Roles};
+#[cfg(feature = "access")]
+use super::jwt::{self, Jwt, JwtKeys, Source};
+use super::policy::{Policy, Row};
+use super::settings::{Access, Configured, parse_file, read_file};
+use crate::server::audit::{Lasting, Ongoing};
+#[cfg(all(feature = "access", feature = "peers"))]
+use crate::server::outbound::Outbound;
+use crate::sync::offload;
+
+/// Interval at which the files are compared with their last content.
+const FILE_INTERVAL: Duration = Duration::from_secs(5);
+/// Interval at which keys are fetched again.
+#[cfg(all(feature = "access", feature = "peers"))]
+const KEYS_INTERVAL: Duration = Duration::from_secs(300);
+/// Minimum pause between two fetches, since any caller can send a token with an unknown key.
+#[cfg(all(feature = "access", feature = "peers"))]
+const KEYS_PAUSE: Duration = Duration::from_secs(10);
+
+/// Running access control with its tasks, which end when they are dropped.
+#[derive(Debug)]
+pub(in crate::server) struct Started {
+    pub(in crate::server) control: Arc<AccessControl>,
+    pub(in crate::server) tasks: JoinSet<()>,
+    /// Description of who may do what.
+    pub(in crate::server) summary: String,
+}
+
+impl Access {
+    /// Checks all settings and files. Starts nothing.
+    ///
+    /// # Errors
+    /// Returns the first setting that is unusable, without secrets.
+    pub(in crate::server) fn check(&self) -> Result<(), String> {
+        let configured = self.configured()?;
+        #[cfg(feature = "access")]
+        configured.jwt.map(keyed).transpose()?;
+        drop(configured.rows);
+        Ok(())
+    }
+
+    /// Starts the access control. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// Returns the first setting that is unusable, without secrets.
+    pub(in crate::server) fn start(
+        &self,
+        #[cfg(all(feature = "access", feature = "peers"))] outbound: &Outbound,
+    ) -> Result<Started, String> {
+        let configured = self.configured()?;
+        let summary = configured.summary();
+        let anonymous = anonymous(configured.anonymous());
+        let Configured { rows, file, attempts, anonymous: anonymous_roles, .. } = configured;
+        let (path, bytes, users) = match file {
+            Some((path, bytes, users)) => (Some(path), bytes, users),
+            None => (None, Vec::new(), file::Users::default()),
+        };
+        let policy = Policy::new(rows.iter().cloned().chain(users.rows));
+        #[cfg(feature = "access")]
+        let (jwt, key_file) = match configured.jwt.map(keyed).transpose()? {
+            Some((jwt, key_file)) => (Some(jwt), key_file),
+            None => (None, None),
+        };
+        let control = Arc::new(AccessControl::new(
+            policy,
+            anonymous,
+            attempts,
+            #[cfg(feature = "access")]
+            jwt,
+        ));
+        let mut tasks = JoinSet::new();
+        let users = UsersFile { rows, anonymous: anonymous_roles };
+        let files = Files {
+            control: control.clone(),
+            users: path.map(|path| (Watched { path, bytes, fault: Ongoing::default() }, users)),
+            #[cfg(feature = "access")]
+            keys: key_file.map(|(path, bytes)| Watched { path, bytes, fault: Ongoing::default() }),
+        };
+        tasks.spawn(files.run());
+        #[cfg(all(feature = "access", feature = "peers"))]
+        if let Some(Source::Url(url)) = control.jwt.as_ref().map(|jwt| &jwt.config.source) {
+            let fetch = KeyFetch::new(url, outbound)?;
+            tasks.spawn(fetch.run(control.clone()));
+        }
+        Ok(Started { control, tasks, summary })
+    }
+}
+
+fn anonymous(roles: Roles) -> Identity {
+    Identity::of(Identity::ANONYMOUS.into(), roles, Applications::default())
+}
+
+/// Path of a file and its content.
+#[cfg(feature = "access")]
+type Content = (PathBuf, Vec<u8>);
+
+/// Creates the verifier of tokens, with its keys unless they have to be fetched.
+#[cfg(feature = "access")]
+fn keyed(keys: JwtKeys) -> Result<(Jwt, Option<Content>), String> {
+    let jwt = Jwt::new(keys);
+    let file = match &jwt.config.source {
+        Source::Text(text) => {
+            jwt.set_keys(text.as_bytes()).map_err(|cause| format!("the keys of tokens are unusable: {cause}"))?;
+            None
+        }
+        Source::File(path) => {
+            let read = read_file(path, jwt::MAX_BYTES);
+            let read = read.and_then(|bytes| jwt.set_keys(&bytes).map(|_| (path.clone(), bytes)));
+            Some(read.map_err(|cause| format!("cannot read the keys of tokens in {}: {cause}", path.display()))?)
+        }
+        #[cfg(feature = "peers")]
+        Source::Url(_) => None,
+    };
+    Ok((jwt, file))
+}
+
+/// File that is read again when it changes. Its content is compared, since a mounted secret is
+/// replaced by a link with any time.
+struct Watched {
+    path: PathBuf,
+    /// Content that is in force.
+    bytes: Vec<u8>,
+    fault: Ongoing,
+}
+
+impl Watched {
+    /// Reads the file. If its content changed, `apply` puts it in force.
+    async fn read(&mut self, max_bytes: usize, what: &str, apply: impl FnOnce(&[u8]) -> Result<usize, String>) {
+        let path = self.path.clone();
+        let read = offload(move || read_file(&path, max_bytes)).await;
+        let applied = match read {
+            Ok(bytes) if bytes == self.bytes => Ok(None),
+            Ok(bytes) => apply(&bytes).map(|count| Some((count, bytes))),
+            Err(cause) => Err(cause),
+        };
+        let file = self.path.display();
+        match applied {
+            Err(error) => {
+                if let Some(Lasting { count, elapsed }) = self.fault.occurred() {
+                    tracing::warn!(%file, %error, count, ?elapsed, "{what} unusable, the ones before stay");
+                }
+                return;
+            }
+            Ok(None) => {}
+            Ok(Some((count, bytes))) => {
+                tracing::info!(%file, count, "{what} read again");
+                self.bytes = bytes;
+            }
+        }
+        if let Some(Lasting { count, elapsed }) = self.fault.ended() {
+            tracing::info!(%file, count, ?elapsed, "{what} usable again");
+        }
+    }
+}
+
+/// Part of the policy that does not come from the file.
+struct UsersFile {
+    rows: Vec<Row>,
+    anonymous: Roles,
+}
+
+/// Task that reads the files again, and flushes the log.
+struct Files {
+    control: Arc<AccessControl>,
+    users: Option<(Watched, UsersFile)>,
+    #[cfg(feature = "access")]
+    keys: Option<Watched>,
+}
+
+impl Files {
+    async fn run(mut self) {
+        let mut ticks = interval_at(Instant::now() + FILE_INTERVAL, FILE_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let control = &self.control;
+            control.flush_log();
+            if let Some((file, fixed)) = &mut self.users {
+                let apply = |bytes: &[u8]| {
+                    let users = parse_file(bytes)?;
+                    let count = users.rows.len();
+                    let policy = Policy::new(fixed.rows.iter().cloned().chain(users.rows));
+                    control.set_policy(policy, anonymous(users.anonymous.unwrap_or(fixed.anonymous)));
+                    Ok(count)
+                };
+                file.read(file::MAX_BYTES, "users", apply).await;
+            }
+            #[cfg(feature = "access")]
+            if let (Some(file), Some(jwt)) = (&mut self.keys, &control.jwt) {
+                let apply = |bytes: &[u8]| {
+                    let count = jwt.set_keys(bytes)?;
+                    control.forget();
+                    Ok(count)
+                };
+                file.read(jwt::MAX_BYTES, "keys of tokens", apply).await;
+            }
+        }
+    }
+}
+
+/// Task that fetches the keys of tokens.
+#[cfg(all(feature = "access", feature = "peers"))]
+struct KeyFetch {
+    url: http::Uri,
+    stack: crate::transport::HttpStack,
+}
+
+#[cfg(all(feature = "access", feature = "peers"))]
+impl KeyFetch {
+    fn new(url: &str, outbound: &Outbound) -> Result<Self, String> {
+        let unusable = |cause: &str| format!("the URL of the keys of tokens is unusable: {cause}");
+        let uri: http::Uri = url.parse().map_err(|_| unusable("it is no URL"))?;
+        match uri.scheme_str() {
+            Some("https") => outbound.check_tls().map_err(|cause| unusable(&cause))?,
+            Some("http") => {}
+            _ => return Err(unusable("it must begin with https:// or http://")),
+        }
+        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+            return Err(unusable("it must have no credentials"));
+        }
+        Ok(Self { url: uri, stack: outbound.documents(jwt::MAX_BYTES) })
+    }
+
+    async fn run(self, control: Arc<AccessControl>) {
+        let fault = Ongoing::default();
+        let Some(jwt) = &control.jwt else { return };
+        let mut last = bytes::Bytes::new();
+        loop {
+            let fetched = self.stack.document(&self.url).await;
+            let keys =
+                fetched.and_then(|body| if body == last { Ok(None) } else { Ok(Some((jwt.set_keys(&body)?, body))) });
+            let url = &self.url;
+            let pause = match keys {
+                Ok(changed) => {
+                    if let Some((count, body)) = changed {
+                        tracing::info!(%url, count, "keys of tokens fetched");
+                        last = body;
+                        control.forget();
+                    }
+                    if let Some(Lasting { count, elapsed }) = fault.ended() {
+                        tracing::info!(%url, count, ?elapsed, "keys of tokens can be fetched again");
+                    }
+                    KEYS_INTERVAL
+                }
+                Err(error) => {
+                    if let Some(Lasting { count, elapsed }) = fault.occurred() {
+                        tracing::warn!(%url, %error, count, ?elapsed, "cannot fetch the keys of tokens");
+                    }
+                    KEYS_PAUSE
+                }
+            };
+            tokio::time::sleep(KEYS_PAUSE).await;
+            let unknown = control.unknown_key.notified();
+            let _ = tokio::time::timeout(pause - KEYS_PAUSE, unknown).await;
+        }
+    }
+}

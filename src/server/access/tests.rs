@@ -1,0 +1,352 @@
+//! Tests of the access control as a whole, through the service of a registry.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use http::header::{AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderMap, Request, StatusCode};
+use http_body_util::BodyExt;
+use tower::ServiceExt;
+
+use super::{Access, Identity, Role};
+use crate::EurekaServer;
+use crate::model::Instance;
+
+const REPLICA: (&str, &str) = ("x-netflix-discovery-replication", "true");
+
+struct Response {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: String,
+}
+
+fn basic(user: &str, password: &str) -> String {
+    format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}")))
+}
+
+fn registration(app: &str, id: &str) -> Body {
+    let instance = Instance::builder(app).id(id).host_name("h").ip_addr("10.0.0.1").port(80).build().unwrap();
+    Body::from(instance.to_json())
+}
+
+/// Sends `METHOD path` with an `Authorization` header and further headers. A POST registers an
+/// instance `i` of the application in the path.
+async fn send(server: &EurekaServer, line: &str, authorization: &str, more: &[(&str, &str)]) -> Response {
+    let (method, path) = line.split_once(' ').unwrap();
+    let mut request = Request::builder().method(method).uri(path).header("content-type", "application/json");
+    if !authorization.is_empty() {
+        request = request.header(AUTHORIZATION, authorization);
+    }
+    for (name, value) in more {
+        request = request.header(*name, *value);
+    }
+    let body = match path.strip_prefix("/eureka/apps/") {
+        Some(app) if method == "POST" => registration(app, "i"),
+        _ => Body::empty(),
+    };
+    let mut request = request.body(body).unwrap();
+    request.extensions_mut().insert(ConnectInfo("192.0.2.1:4000".parse::<SocketAddr>().unwrap()));
+    respond(server, request).await
+}
+
+async fn respond(server: &EurekaServer, request: Request<Body>) -> Response {
+    let response = server.service("/eureka").with_probes().oneshot(request).await.unwrap();
+    let (parts, body) = response.into_parts();
+    let body = String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap();
+    Response { status: parts.status, headers: parts.headers, body }
+}
+
+async fn status(server: &EurekaServer, line: &str, authorization: &str) -> u16 {
+    send(server, line, authorization, &[]).await.status.as_u16()
+}
+
+fn locked() -> EurekaServer {
+    let client = [Role::Read, Role::Register];
+    let access = Access::new()
+        .user("a", "pass-a", client)
+        .user("b", "{noop}pass-b", client)
+        .user("named", "pass-n", client)
+        .applications("named", ["BILLING", "SHOP-*"])
+        .user("operator", "pass-o", [Role::Operate])
+        .user("peer", "pass-p", [Role::Peer])
+        .token("reader", "0123456789", [Role::Read]);
+    EurekaServer::builder().access(access).build().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn caller_without_or_with_wrong_credentials_gets_401_and_changes_nothing() {
+    let server = locked();
+    let lines =
+        ["GET /eureka/apps", "POST /eureka/apps/ORDERS", "PUT /eureka/apps/ORDERS/i", "DELETE /eureka/apps/ORDERS/i"];
+    for line in lines {
+        let response = send(&server, line, "", &[]).await;
+        assert_eq!(response.status, 401, "{line}");
+        assert!(response.headers[WWW_AUTHENTICATE].to_str().unwrap().starts_with("Basic realm="), "{line}");
+        if line.starts_with("PUT") {
+            assert_eq!(response.body, "", "Jersey clients fail on a body");
+        } else {
+            assert_eq!(response.body, "credentials are required\n");
+        }
+    }
+    for wrong in [
+        basic("a", "pass-b"),
+        basic("x", "pass-a"),
+        basic("a", ""),
+        "Basic x".into(),
+        "Bearer 012345678".into(),
+        "Bearer eyJhbGciOiJub25lIn0.eyJzdWIiOiJhIn0.".into(),
+        "Digest x".into(),
+    ] {
+        assert_eq!(status(&server, "POST /eureka/apps/ORDERS", &wrong).await, 401, "{wrong}");
+    }
+    assert_eq!(server.applications().applications.len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn client_with_credentials_registers_renews_reads_and_cancels() {
+    let server = locked();
+    let a = basic("a", "pass-a");
+    for (line, expected) in [
+        ("POST /eureka/apps/ORDERS", 204),
+        ("PUT /eureka/apps/orders/i", 200),
+        ("PUT /eureka/apps/ORDERS/%69", 200),
+        ("GET /eureka/apps", 200),
+        ("GET /eureka/apps/delta", 200),
+        ("GET /eureka/apps/ORDERS/i", 200),
+        ("PUT /eureka/apps/ORDERS/i/metadata?k=v", 200),
+        ("PUT /eureka/apps/ORDERS/i/status?value=OUT_OF_SERVICE", 200),
+        ("DELETE /eureka/apps/ORDERS/i/status", 200),
+        ("DELETE /eureka/apps/ORDERS/i", 200),
+    ] {
+        assert_eq!(status(&server, line, &a).await, expected, "{line}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn application_belongs_to_its_first_identity_until_its_last_lease_ends() {
+    let server = locked();
+    let [a, b] = [basic("a", "pass-a"), basic("b", "pass-b")];
+    assert_eq!(status(&server, "POST /eureka/apps/ORDERS", &a).await, 204);
+    for line in [
+        "POST /eureka/apps/ORDERS",
+        "POST /eureka/v2/apps/orders",
+        "PUT /eureka/apps/ORDERS/i",
+        "PUT /eureka//apps/ORDERS/%69/",
+        "DELETE /eureka/apps/ORDERS/i",
+        "PUT /eureka/apps/ORDERS/i/status?value=DOWN",
+        "DELETE /eureka/apps/ORDERS/i/status",
+        "PUT /eureka/apps/ORDERS/i/metadata?k=v",
+    ] {
+        let response = send(&server, line, &b, &[]).await;
+        assert_eq!(response.status, 403, "{line}");
+        assert!(!response.body.contains("a registered it"), "the owner is not shown: {}", response.body);
+    }
+    assert_eq!(server.instance("ORDERS", "i").unwrap().status().as_str(), "UP");
+    assert_eq!(status(&server, "PUT /eureka/apps/ORDERS/i", &a).await, 200);
+    assert_eq!(status(&server, "DELETE /eureka/apps/ORDERS/i", &a).await, 200);
+    assert_eq!(status(&server, "POST /eureka/apps/ORDERS", &b).await, 204);
+    assert_eq!(status(&server, "POST /eureka/apps/ORDERS", &a).await, 403);
+}
+
+#[tokio::test(start_paused = true)]
+async fn application_that_the_policy_names_is_for_its_identity_only() {
+    let server = locked();
+    let [a, named] = [basic("a", "pass-a"), basic("named", "pass-n")];
+    for (line, who, expected) in [
+        ("POST /eureka/apps/BILLING", &a, 403),
+        ("POST /eureka/apps/SHOP-X", &a, 403),
+        ("POST /eureka/apps/BILLING", &named, 204),
+        ("POST /eureka/apps/shop-x", &named, 204),
+        ("POST /eureka/apps/ORDERS", &named, 403),
+        ("PUT /eureka/apps/BILLING/i", &a, 403),
+        ("PUT /eureka/apps/BILLING/i", &named, 200),
+    ] {
+        assert_eq!(status(&server, line, who).await, expected, "{line}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn roles_decide_about_operations() {
+    let server = locked();
+    let [a, operator, peer] = [basic("a", "pass-a"), basic("operator", "pass-o"), basic("peer", "pass-p")];
+    let reader = "Bearer 0123456789".to_owned();
+    assert_eq!(status(&server, "POST /eureka/apps/ORDERS", &a).await, 204);
+    let (batch, set, cancel) = (
+        "POST /eureka/peerreplication/batch/",
+        "PUT /eureka/apps/ORDERS/i/status?value=DOWN",
+        "DELETE /eureka/apps/ORDERS/i",
+    );
+    for (line, who, expected) in [
+        ("GET /eureka/apps", &reader, 200),
+        ("GET /eureka/status", &reader, 200),
+        ("GET /", &reader, 200),
+        ("POST /eureka/apps/X", &reader, 403),
+        ("PUT /eureka/apps/ORDERS/i", &reader, 403),
+        (set, &reader, 403),
+        (batch, &reader, 403),
+        ("GET /eureka/apps", &operator, 200),
+        ("POST /eureka/apps/X", &operator, 403),
+        (set, &operator, 200),
+        (batch, &operator, 403),
+        ("PUT /eureka/asg/x/status?value=ENABLED", &operator, 400),
+        ("PUT /eureka/asg/x/status?value=ENABLED", &a, 403),
+        (batch, &a, 403),
+        ("GET /eureka/apps", &peer, 200),
+        (batch, &peer, 400),
+        (cancel, &operator, 200),
+    ] {
+        assert_eq!(status(&server, line, who).await, expected, "{line}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn replicated_change_needs_the_role_peer_and_has_no_owner() {
+    let server = locked();
+    let [a, b, peer] = [basic("a", "pass-a"), basic("b", "pass-b"), basic("peer", "pass-p")];
+    assert_eq!(send(&server, "POST /eureka/apps/ORDERS", &a, &[REPLICA]).await.status, 403);
+    assert_eq!(send(&server, "POST /eureka/apps/ORDERS", &peer, &[REPLICA]).await.status, 204);
+    // The instance fails over to this node, so that its identity becomes the owner here.
+    assert_eq!(status(&server, "PUT /eureka/apps/ORDERS/i", &b).await, 200);
+    assert_eq!(status(&server, "PUT /eureka/apps/ORDERS/i", &a).await, 403);
+    assert_eq!(send(&server, "PUT /eureka/apps/ORDERS/i", &peer, &[REPLICA]).await.status, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn health_is_readable_without_credentials() {
+    let server = locked();
+    for path in ["/health", "/actuator/health", "/actuator/health/liveness", "/actuator/health/readiness/"] {
+        assert_eq!(status(&server, &format!("GET {path}"), "").await, 200, "{path}");
+    }
+    for path in ["/", "/nothing", "/eureka", "/eureka/status", "/eureka/serverinfo/statusoverrides", "/eureka/nothing"]
+    {
+        assert_eq!(status(&server, &format!("GET {path}"), "").await, 401, "{path}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn anonymous_has_its_roles_and_wrong_credentials_have_none() {
+    let access = Access::new().user("a", "pass-a", [Role::Register]).anonymous([Role::Read]);
+    let server = EurekaServer::builder().access(access).build().unwrap();
+    assert_eq!(status(&server, "GET /eureka/apps", "").await, 200);
+    assert_eq!(status(&server, "POST /eureka/apps/ORDERS", "").await, 401);
+    assert_eq!(status(&server, "GET /eureka/apps", &basic("a", "wrong")).await, 401);
+    assert_eq!(status(&server, "POST /eureka/apps/ORDERS", &basic("a", "pass-a")).await, 204);
+    assert_eq!(status(&server, "GET /eureka/apps", &basic("a", "pass-a")).await, 403, "read is no part of register");
+}
+
+#[tokio::test(start_paused = true)]
+async fn address_with_too_many_failures_gets_429_and_known_callers_go_on() {
+    let server = locked();
+    let a = basic("a", "pass-a");
+    assert_eq!(status(&server, "POST /eureka/apps/ORDERS", &a).await, 204);
+    for n in 0..10 {
+        assert_eq!(status(&server, "GET /eureka/apps", &basic("a", &format!("wrong-{n}"))).await, 401);
+    }
+    let refused = send(&server, "GET /eureka/apps", &basic("a", "wrong"), &[]).await;
+    assert_eq!((refused.status.as_u16(), refused.headers[RETRY_AFTER].to_str().unwrap()), (429, "6"));
+    assert_eq!(status(&server, "GET /eureka/apps", &basic("b", "pass-b")).await, 429, "also with right credentials");
+    assert_eq!(status(&server, "PUT /eureka/apps/ORDERS/i", &a).await, 200, "its credentials are known");
+    // The same wrong credentials count once.
+    tokio::time::advance(Duration::from_secs(120)).await;
+    for _ in 0..100 {
+        assert_eq!(status(&server, "GET /eureka/apps", &basic("a", "wrong")).await, 401);
+    }
+    assert_eq!(status(&server, "GET /eureka/apps", &basic("b", "pass-b")).await, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn router_inside_an_application_is_locked_and_takes_its_identities() {
+    let server = locked();
+    let router = || axum::Router::new().nest("/eureka", server.router());
+    let request = |identity: Option<Identity>| {
+        let mut request = Request::post("/eureka/apps/ORDERS")
+            .header("content-type", "application/json")
+            .body(registration("ORDERS", "i"))
+            .unwrap();
+        request.extensions_mut().extend(
+            identity
+                .map(|identity| {
+                    let mut extensions = http::Extensions::new();
+                    extensions.insert(identity);
+                    extensions
+                })
+                .unwrap_or_default(),
+        );
+        request
+    };
+    let status = async |identity| router().oneshot(request(identity)).await.unwrap().status().as_u16();
+    assert_eq!(status(None).await, 401);
+    assert_eq!(status(Some(Identity::new("own", [Role::Read]))).await, 403);
+    assert_eq!(status(Some(Identity::new("own", [Role::Register]).with_applications(["billing"]))).await, 403);
+    assert_eq!(status(Some(Identity::new("own", [Role::Register]))).await, 204);
+}
+
+#[tokio::test(start_paused = true)]
+async fn registry_without_access_control_is_open() {
+    let server = EurekaServer::builder().build().unwrap();
+    assert_eq!(status(&server, "POST /eureka/apps/ORDERS", "").await, 204);
+    assert_eq!(status(&server, "GET /eureka/apps", "Basic nonsense").await, 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn access_control_without_identities_lets_nobody_in() {
+    let server = EurekaServer::builder().access(Access::new()).build().unwrap();
+    assert_eq!(status(&server, "GET /eureka/apps", "").await, 401);
+}
+
+#[tokio::test(start_paused = true)]
+async fn unusable_access_control_is_an_error_without_secrets() {
+    for (access, expected) in [
+        (Access::new().user("a:b", "hunter2", [Role::Read]), "no colon"),
+        (Access::new().user("a", "{pbkdf2}hunter2", [Role::Read]), "{pbkdf2} is not supported"),
+        (Access::new().token("a", "hunter", [Role::Read]), "8 to 1024"),
+        (Access::new().applications("a", ["ORDERS"]), "no such identity"),
+        (Access::new().users_file("/nonexistent/users"), "cannot read the users in /nonexistent/users"),
+    ] {
+        let error = EurekaServer::builder().access(access).build().unwrap_err().to_string();
+        assert!(error.contains(expected) && !error.contains("hunter"), "{error}");
+    }
+}
+
+#[cfg(feature = "access")]
+mod hashes {
+    use super::*;
+
+    /// Argon2 hash of `secret` with small costs.
+    fn hash() -> String {
+        use argon2::{Algorithm, Argon2, Params, PasswordHasher, Version};
+        let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, Params::new(64, 1, 1, None).unwrap());
+        argon2.hash_password_with_salt(b"secret", b"somesaltsomesalt").unwrap().to_string()
+    }
+
+    #[tokio::test]
+    async fn hashed_password_is_verified_off_the_runtime_and_remembered() {
+        let access = Access::new().user("a", &hash(), [Role::Read]).user("plain", "pass", [Role::Read]);
+        let server = EurekaServer::builder().access(access).build().unwrap();
+        let control = server.state.access().unwrap().clone();
+        let right = Request::get("/").header(AUTHORIZATION, basic("a", "secret")).body(()).unwrap();
+        let now = || control.authenticate_now(right.headers(), right.extensions());
+        assert!(matches!(now(), crate::server::access::Authentication::Slow(_)));
+        assert_eq!(status(&server, "GET /eureka/apps", &basic("a", "secret")).await, 200);
+        assert!(matches!(now(), crate::server::access::Authentication::Done(Ok(_))));
+        assert_eq!(status(&server, "GET /eureka/apps", &basic("a", "wrong")).await, 401);
+        assert_eq!(status(&server, "GET /eureka/apps", &basic("unknown", "secret")).await, 401);
+        assert_eq!(status(&server, "GET /eureka/apps", &basic("plain", "pass")).await, 200);
+    }
+
+    #[tokio::test]
+    async fn many_callers_with_one_password_share_its_verification() {
+        let access = Access::new().user("a", &hash(), [Role::Read]);
+        let server = EurekaServer::builder().access(access).build().unwrap();
+        let mut callers = tokio::task::JoinSet::new();
+        for _ in 0..200 {
+            let server = server.clone();
+            callers.spawn(async move { status(&server, "GET /eureka/apps", &basic("a", "secret")).await });
+        }
+        assert!(callers.join_all().await.into_iter().all(|status| status == 200));
+    }
+}

@@ -1,0 +1,203 @@
+//! Access control of requests: authentication, the decision about the operation, and the responses
+//! to refused requests.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{FromRequestParts, RawPathParams, Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::MethodRouter;
+use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::request::Parts;
+use http::{Extensions, HeaderMap, Method};
+
+use super::path::innermost;
+use super::state::ServerState;
+use super::{intake, refusals, source};
+use crate::model::app_name;
+use crate::server::access::{AccessControl, Authentication, Change, Claim, Identity, Leases, Operation, Refusal};
+use crate::server::audit::Quoted;
+use crate::server::outcome::Origin;
+use crate::server::registry::Registry;
+
+/// Resource of a route, as far as permissions depend on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Resource {
+    Application,
+    Instance,
+    /// Override or metadata of an instance.
+    Property,
+    Batch,
+    /// Resource that is read. Other methods are operations.
+    Other,
+}
+
+impl Resource {
+    fn operation<'a>(self, method: &Method, app: &'a str) -> Operation<'a> {
+        let change = match (self, method.as_str()) {
+            (Self::Batch, _) => return Operation::Replicate,
+            (_, "GET" | "HEAD" | "OPTIONS") => return Operation::Read,
+            (Self::Application, "POST") => Change::Register,
+            (Self::Instance, "PUT") => Change::Renew,
+            (Self::Instance, "DELETE") => Change::Cancel,
+            (Self::Property, _) => Change::Modify,
+            _ => return Operation::Operate,
+        };
+        Operation::Change(change, app)
+    }
+}
+
+impl Leases for Registry {
+    fn has(&self, app: &str) -> bool {
+        self.has_application(app)
+    }
+}
+
+/// Adds the access control to a route, if there is one.
+pub(super) fn route(
+    server: &ServerState,
+    resource: Resource,
+    methods: MethodRouter<ServerState>,
+) -> MethodRouter<ServerState> {
+    match server.access() {
+        Some(_) => methods.layer(middleware::from_fn_with_state((server.clone(), resource), check)),
+        None => methods,
+    }
+}
+
+/// Adds the access control to a router outside of the registry, if there is one: reading needs the
+/// role read, everything else the role operate. Health is open to everybody, as at a Spring server.
+pub(in crate::server) fn protect(server: &ServerState, router: Router) -> Router {
+    match server.access() {
+        Some(_) => router.layer(middleware::from_fn_with_state((server.clone(), Resource::Other), check)),
+        None => router,
+    }
+}
+
+/// Returns true for the paths that everybody may read.
+pub(super) fn is_public(path: &str) -> bool {
+    let path = path.strip_suffix('/').unwrap_or(path);
+    matches!(path, "/health" | "/actuator/health" | "/actuator/health/liveness" | "/actuator/health/readiness")
+}
+
+async fn check(State((server, resource)): State<(ServerState, Resource)>, request: Request, next: Next) -> Response {
+    let Some(access) = server.access() else { return next.run(request).await };
+    if resource == Resource::Other && is_public(request.uri().path()) {
+        return next.run(request).await;
+    }
+    let (mut parts, body) = request.into_parts();
+    let identity = match authenticate(access, &parts.headers, &parts.extensions).await {
+        Ok(identity) => identity,
+        Err(refusal) => return refuse(&server, &parts, body, &refusal).await,
+    };
+    let params = RawPathParams::from_request_parts(&mut parts, &()).await;
+    let app = params.map_or_else(|_| Arc::from(""), |params| app_name(innermost(&params, "app")));
+    let operation = resource.operation(&parts.method, &app);
+    if let Err(refusal) = decide(&server, access, &identity, operation, &parts.headers) {
+        return refuse(&server, &parts, body, &refusal).await;
+    }
+    parts.extensions.insert(identity);
+    next.run(Request::from_parts(parts, body)).await
+}
+
+async fn authenticate(
+    access: &Arc<AccessControl>,
+    headers: &HeaderMap,
+    extensions: &Extensions,
+) -> Result<Identity, Refusal> {
+    match access.authenticate_now(headers, extensions) {
+        Authentication::Done(result) => result,
+        Authentication::Slow(slow) => access.authenticate(slow).await,
+    }
+}
+
+/// Decides about the operation of an authenticated caller.
+pub(super) fn decide(
+    server: &ServerState,
+    access: &AccessControl,
+    identity: &Identity,
+    operation: Operation<'_>,
+    headers: &HeaderMap,
+) -> Result<(), Refusal> {
+    let is_replica = source::origin(headers) == Origin::Replica;
+    access.decide(identity, operation, is_replica, &**server.registry())
+}
+
+/// Makes the caller the owner of an application, as long as its registration is being applied.
+///
+/// # Errors
+/// Returns the reason if another identity was faster.
+pub(super) fn claim<'s>(server: &'s ServerState, parts: &Parts, app: &str) -> Result<Option<Claim<'s>>, Refusal> {
+    let (Some(access), Some(identity)) = (server.access(), parts.extensions.get::<Identity>()) else { return Ok(None) };
+    let is_replica = source::origin(&parts.headers) == Origin::Replica;
+    access.claim(identity, app, is_replica, &**server.registry()).map(Some)
+}
+
+/// Logs a refusal, reads the body of the request so that the connection can be used again, and
+/// returns the response.
+pub(super) async fn refuse(server: &ServerState, parts: &Parts, body: Body, refusal: &Refusal) -> Response {
+    intake::ignore(server.intake(), body).await;
+    refused(server, parts, refusal)
+}
+
+/// Logs a refusal and returns the response.
+pub(super) fn refused(server: &ServerState, parts: &Parts, refusal: &Refusal) -> Response {
+    let status = refusal.status();
+    let suppressed = server.access().and_then(|access| access.log(refusal, &refusals::host(parts)));
+    if let Some(suppressed) = suppressed {
+        let origin = refusals::caller(parts);
+        let (method, path) = (Quoted(parts.method.as_str()), Quoted(parts.uri.path()));
+        tracing::warn!(%method, %path, %origin, status = status.as_u16(), error = %refusal, suppressed, "access refused");
+    }
+    // Jersey clients fail on a body in the response to a heartbeat.
+    let mut response = if parts.method == Method::PUT {
+        status.into_response()
+    } else {
+        (status, [(CONTENT_TYPE, "text/plain; charset=utf-8")], refusal.public() + "\n").into_response()
+    };
+    let headers = response.headers_mut();
+    if let Some(challenge) = refusal.challenge() {
+        headers.insert(WWW_AUTHENTICATE, challenge);
+    }
+    if let Some(seconds) = refusal.retry_after() {
+        headers.insert(RETRY_AFTER, seconds.into());
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn operation_depends_on_resource_and_method() {
+        for (resource, method, expected) in [
+            (Resource::Application, Method::GET, Operation::Read),
+            (Resource::Application, Method::POST, Operation::Change(Change::Register, "A")),
+            (Resource::Application, Method::PUT, Operation::Operate),
+            (Resource::Instance, Method::PUT, Operation::Change(Change::Renew, "A")),
+            (Resource::Instance, Method::DELETE, Operation::Change(Change::Cancel, "A")),
+            (Resource::Instance, Method::PATCH, Operation::Operate),
+            (Resource::Property, Method::DELETE, Operation::Change(Change::Modify, "A")),
+            (Resource::Batch, Method::GET, Operation::Replicate),
+            (Resource::Batch, Method::POST, Operation::Replicate),
+            (Resource::Other, Method::HEAD, Operation::Read),
+            (Resource::Other, Method::POST, Operation::Operate),
+        ] {
+            assert_eq!(resource.operation(&method, "A"), expected, "{resource:?} {method}");
+        }
+    }
+
+    #[test]
+    fn only_health_is_public() {
+        for path in ["/health", "/actuator/health/", "/actuator/health/readiness"] {
+            assert!(is_public(path), "{path}");
+        }
+        for path in ["/", "/actuator", "/actuator/health/x", "/actuator/%68ealth", "//health", "/metrics", "/health//"]
+        {
+            assert!(!is_public(path), "{path}");
+        }
+    }
+}
