@@ -105,16 +105,12 @@ fn unknown_variable_is_an_error_that_names_the_nearest_setting() {
 
 #[test]
 fn setting_that_protects_a_spring_server_is_refused_in_each_form() {
-    let access = "no access control";
+    let access = "no such access control";
     for (variable, value, expected) in [
-        ("SPRING_SECURITY_USER_PASSWORD", "geheim", access),
-        ("SPRING_SECURITY_USER_NAME", "geheim", access),
-        ("spring_security_user_name", "geheim", access),
-        ("spring.security.user.password", "geheim", access),
-        ("SPRING_SECURITY_OAUTH2_RESOURCESERVER_JWT_ISSUER_URI", "geheim", access),
-        ("SECURITY_USER_PASSWORD", "geheim", access),
-        ("SECURITY_BASIC_ENABLED", "true", access),
-        ("SPRING_APPLICATION_JSON", r#"{"spring":{"security":{"user":{"password":"geheim"}}}}"#, "spring.security"),
+        ("SPRING_SECURITY_OAUTH2_CLIENT_REGISTRATION_X_CLIENTID", "geheim", access),
+        ("SECURITY_USER_PASSWORD", "geheim", "use spring.security.user.name"),
+        ("SECURITY_BASIC_ENABLED", "true", "use spring.security.user.name"),
+        ("SPRING_APPLICATION_JSON", r#"{"spring":{"security":{"saml2":{"x":"geheim"}}}}"#, "spring.security"),
         ("SERVER_SERVLET_CONTEXT_PATH", "/registry", "/eureka/"),
     ] {
         let mut command = serve("127.0.0.1:0");
