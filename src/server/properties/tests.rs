@@ -331,7 +331,7 @@ fn family_of_a_switch_that_is_off_is_ignored_in_arguments_and_variables() {
             assert!(start(&[(switch_variable, off)], &[(store, "x"), (switch, "")]), "{switch}={off}");
         }
         assert!(start(&[], &[(switch, "true"), (switch, "false")]), "{switch}");
-        assert!(!start(&[], &[(switch, "false"), ("spring.security.user.name", "x")]), "{switch}");
+        assert!(!start(&[], &[(switch, "false"), ("spring.security.saml2.x", "x")]), "{switch}");
     }
     let (switch, store) = ("server.ssl.enabled", "server.ssl.key-store");
     let [switch_variable, store_variable] = ["SERVER_SSL_ENABLED", "SERVER_SSL_KEY_STORE"];
