@@ -1,6 +1,7 @@
 //! The page of an instance: details, the reason why it is here, and forms.
 
 use askama::Template;
+use axum::Extension;
 use axum::extract::{RawQuery, State};
 use axum::response::Response;
 use http::header::SET_COOKIE;
@@ -13,6 +14,7 @@ use super::text::{self, Span};
 use super::{Shared, respond};
 use crate::config::{MASK, is_secret, masked_urls};
 use crate::model::{Instance, InstanceStatus, app_name};
+use crate::server::access::{Identity, Role};
 use crate::server::http::pairs;
 use crate::server::registry::LeaseState;
 
@@ -64,7 +66,12 @@ impl Target {
     }
 }
 
-pub(super) async fn respond(State(page): State<Shared>, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
+pub(super) async fn respond(
+    State(page): State<Shared>,
+    identity: Option<Extension<Identity>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Response {
     let target = Target::parse(query.as_deref());
     let registry = page.server.registry();
     let Some(lease) = registry.lease_state(&target.app, &target.id) else { return unknown(&target) };
@@ -75,11 +82,13 @@ pub(super) async fn respond(State(page): State<Shared>, RawQuery(query): RawQuer
         eviction_limit: registry.eviction_limit(),
         lease_doubling: settings.lease_doubling,
     };
-    let known = Token::of(&headers);
+    let may_act = page.server.access().is_none() || identity.is_some_and(|Extension(caller)| caller.has(Role::Operate));
+    let known = Token::of(&headers).filter(|_| may_act);
     // Without random numbers there are no forms.
-    let token = known.clone().or_else(|| {
+    let create = || {
         Token::new().inspect_err(|error| tracing::warn!(%error, "cannot create a token: the page has no forms")).ok()
-    });
+    };
+    let token = if may_act { known.clone().or_else(create) } else { None };
     let details = Details {
         token: token.as_ref().map(|token| token.as_str().to_owned()),
         done: target.done,

@@ -7,6 +7,7 @@ use tower::ServiceExt;
 
 use crate::EurekaServer;
 use crate::model::{Instance, InstanceStatus, app_name};
+use crate::server::access::{Access, Role};
 use crate::server::outcome::Origin;
 
 const BROWSER: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
@@ -276,6 +277,35 @@ async fn form_of_another_site_or_without_the_token_changes_nothing() {
     let request = Request::post(uri).header("content-type", "text/plain").body(Body::from(good)).unwrap();
     assert_eq!(send(&server, request).await.0, StatusCode::UNSUPPORTED_MEDIA_TYPE);
     assert_eq!(server.instance("ORDERS", "i").unwrap().status(), InstanceStatus::Up);
+}
+
+#[tokio::test]
+async fn only_operators_of_a_locked_registry_have_forms_and_act() {
+    let access =
+        Access::new().token("reader", "reader-token", [Role::Read]).token("ops", "operator-token", [Role::Operate]);
+    let server = EurekaServer::builder().access(access).build().unwrap();
+    register(&server, instance("orders", "i"));
+    let uri = "/page/instance?app=ORDERS&id=i";
+    let token = "0123456789abcdef0123456789abcdef";
+    let good = format!("token={token}&action=out_of_service");
+    for (authorization, seen, changed) in [
+        ("Bearer reader-token", (StatusCode::OK, false), StatusCode::FORBIDDEN),
+        ("", (StatusCode::UNAUTHORIZED, false), StatusCode::UNAUTHORIZED),
+        ("Bearer operator-token", (StatusCode::OK, true), StatusCode::SEE_OTHER),
+    ] {
+        let request = Request::get(uri).header("accept", BROWSER).header("authorization", authorization);
+        let (status, headers, html) = send(&server, request.body(Body::empty()).unwrap()).await;
+        assert_eq!((status, html.contains("<form")), seen, "{authorization}: {html}");
+        assert_eq!(headers.contains_key("set-cookie"), seen.1, "{authorization}");
+        assert_eq!(html.contains("You may look at this instance"), seen == (StatusCode::OK, false), "{html}");
+        let up = server.instance("ORDERS", "i").unwrap().status();
+        assert_eq!(up, InstanceStatus::Up, "nothing changed before {authorization}");
+        let cookie = format!("tower-eureka-page={token}");
+        let request = act(uri).header("authorization", authorization).header("cookie", cookie);
+        let request = request.header("origin", "http://registry:8761").body(Body::from(good.clone())).unwrap();
+        assert_eq!(send(&server, request).await.0, changed, "{authorization}");
+    }
+    assert_eq!(server.instance("ORDERS", "i").unwrap().status(), InstanceStatus::OutOfService);
 }
 
 /// Streams of one page, as dashboards open them.
