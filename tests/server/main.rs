@@ -2,6 +2,7 @@
 #![cfg(feature = "server")]
 #![allow(clippy::unwrap_used, reason = "the functions around the tests are tests, too")]
 
+mod access;
 #[cfg(all(feature = "cli", unix))]
 mod binary;
 mod bodies;
