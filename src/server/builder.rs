@@ -35,6 +35,9 @@ use super::{Error, EurekaServer, http, limits, memory};
 use crate::config::InvalidSetting;
 use crate::time::Clock;
 
+/// Access control with its tasks and its description, both absent if everybody may do everything.
+type StartedAccess = (Option<Arc<AccessControl>>, JoinSet<()>, Option<Arc<str>>);
+
 /// Builder of a registry server. Its defaults are those of a stock Spring Cloud server.
 ///
 /// Settings of one subject are set together. `peers`, `node` and `regions` (feature `peers`),
@@ -323,7 +326,8 @@ impl EurekaServerBuilder {
         self
     }
 
-    /// Changes the access control, for a property. Properties that restrict nobody do not enable it.
+    /// Changes the access control, for a property. Properties that restrict nobody do not enable
+    /// it.
     pub(super) fn access_with(
         mut self,
         change: impl FnOnce(Access) -> Result<Access, InvalidSetting>,
@@ -460,7 +464,7 @@ impl EurekaServerBuilder {
 
     /// Starts the access control, if callers are restricted. Returns it with its tasks and its
     /// description.
-    fn start_access(&self) -> Result<(Option<Arc<AccessControl>>, JoinSet<()>, Option<Arc<str>>), Error> {
+    fn start_access(&self) -> Result<StartedAccess, Error> {
         let Some(access) = self.access.as_ref().filter(|access| access.is_enabled()) else {
             return Ok((None, JoinSet::new(), None));
         };

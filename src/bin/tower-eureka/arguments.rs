@@ -67,7 +67,7 @@ pub(crate) fn properties() -> String {
          Settings of a Spring Cloud Eureka server. Dashes and case do not matter. Each is also an environment variable in\n\
          upper case, with underscores for dots and without dashes: EUREKA_SERVER_ENABLESELFPRESERVATION, and a setting in\n\
          application.yml or application.properties in ./ or ./config/. --spring.profiles.active, --spring.config.location and\n\
-         SPRING_APPLICATION_JSON work as in Spring. Unknown variables are errors, like unknown arguments. The server does not start with SPRING_SECURITY_*, which it does not support yet.\n\
+         SPRING_APPLICATION_JSON work as in Spring. Unknown variables are errors, like unknown arguments. SPRING_SECURITY_USER_PASSWORD locks the registry.\n\
          \n  --server.port <PORT>\n          port to listen on, on all interfaces if no address is given\n\
          \n  --server.address <HOST>\n          address to listen on\n\
          \n  --management.server.port <PORT>\n          port of the management endpoints [default: that of the registry]\n\

@@ -10,7 +10,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::{Extensions, HeaderMap};
@@ -31,6 +31,7 @@ use super::recent::{Generation, Key, Recent};
 use super::refusal::{Cause, Refusal};
 use crate::server::audit::{self, Repeats};
 use crate::sync::offload;
+use crate::time::wall_clock_ms;
 
 /// Maximum number of credentials that are known to be right, and time for which each is known
 /// without being used. Heartbeats come every 30 seconds.
@@ -252,8 +253,7 @@ impl AccessControl {
     fn without_header(&self, extensions: &Extensions) -> Result<Identity, Refusal> {
         let certificate = extensions.get::<PeerCertificate>();
         if let Some(certificate) = certificate {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-            if !certificate.names().is_valid_at(now.try_into().unwrap_or(i64::MAX)) {
+            if !certificate.names().is_valid_at(wall_clock_ms() / 1000) {
                 return Err(Refusal::wrong(Cause::ExpiredCertificate));
             }
             if let Some(identity) = self.certificate(certificate) {

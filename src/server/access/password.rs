@@ -183,17 +183,24 @@ mod tests {
     #[cfg(feature = "access")]
     #[test]
     fn hashes_of_other_programs_are_verified() {
-        // By the reference implementation of Argon2, by Spring Security 6 (its encoder of version 5.8) and by htpasswd.
+        // By argon2-cffi 25.1, which is the reference implementation of Argon2 (the second hash has
+        // the parameters of Spring Security), bcrypt for Python, and the crypt library of Debian.
+        // htpasswd writes `$2y$`, too.
         for hash in [
-            "$argon2id$v=19$m=1024,t=1,p=1$c29tZXNhbHQ$vjnPpFJV+QWVcBDqJ2JT4rYUkFvLlmkTrnHCXBXKoEU",
-            "{bcrypt}$2a$04$YXNkZmdoamtsMTIzNDU2N.N0cTmZnpdKFI3vkXsEV7FG3cxbeHJG6",
+            "$argon2id$v=19$m=1024,t=1,p=1$c2l4dGVlbiBieXRlIHNsdA$Ugd28M4s4i5w2GrDjrPQEa2uTvvWx07VxpTip4nkf0U",
+            "{argon2@SpringSecurity_v5_8}$argon2id$v=19$m=16384,t=2,p=1$c2l4dGVlbiBieXRlIHNsdA$AzQQsOTjsLr9jz0PfZodDUuQVJQIQmHeSqjbobL1vcA",
+            "{argon2}$argon2i$v=19$m=1024,t=1,p=1$c2l4dGVlbiBieXRlIHNsdA$+xnRL+3D9xodmOWzWONyskIhgnJ7qtNY0jGskVBUYPQ",
+            "{bcrypt}$2a$04$cTAhGU8QIYEnCBXLv3WKyOQhkz.2cPc3HnGdJK/cppB1QKwOR.zqi",
+            "{bcrypt}$2y$04$abcdefghijklmnopqrstuujydOTSfIH/d5oUHpsygqV5X9xJLQc6e",
+            "{bcrypt}$2b$04$abcdefghijklmnopqrstuujydOTSfIH/d5oUHpsygqV5X9xJLQc6e",
         ] {
             let password = Password::parse(hash).unwrap();
-            assert!(password.is_slow() && !password.verify("wrong"), "{hash}");
+            assert!(password.is_slow() && password.verify("correct horse"), "{hash}");
+            assert!(!password.verify("correct horsf") && !password.verify(""), "{hash}");
         }
         for expensive in [
-            "$argon2id$v=19$m=4194304,t=1,p=1$c29tZXNhbHQ$vjnPpFJV+QWVcBDqJ2JT4rYUkFvLlmkTrnHCXBXKoEU",
-            "{bcrypt}$2a$20$YXNkZmdoamtsMTIzNDU2N.N0cTmZnpdKFI3vkXsEV7FG3cxbeHJG6",
+            "$argon2id$v=19$m=4194304,t=1,p=1$c2l4dGVlbiBieXRlIHNsdA$Ugd28M4s4i5w2GrDjrPQEa2uTvvWx07VxpTip4nkf0U",
+            "{bcrypt}$2a$20$cTAhGU8QIYEnCBXLv3WKyOQhkz.2cPc3HnGdJK/cppB1QKwOR.zqi",
         ] {
             assert!(Password::parse(expensive).unwrap_err().contains("too expensive"), "{expensive}");
         }

@@ -130,7 +130,8 @@ impl Policy {
 
     /// Returns the identity of a static token. Its time does not depend on the token.
     pub(super) fn token(&self, sent: &str) -> Option<&Identity> {
-        self.tokens.iter().filter(|(Token(token), _)| is_equal(token, sent)).map(|(_, identity)| identity).last()
+        let right = self.tokens.iter().filter(|(Token(token), _)| is_equal(token, sent));
+        right.fold(None, |_, (_, identity)| Some(identity))
     }
 
     pub(super) fn subject(&self, subject: &str) -> Option<Identity> {

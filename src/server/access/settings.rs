@@ -171,8 +171,8 @@ impl Access {
         self
     }
 
-    /// Reads further identities from a file, which is read again when it changes. Its format is in
-    /// the module documentation of [`server`](crate::server).
+    /// Reads further identities from a file, which is read again when it changes. Its format is
+    /// described in `docs/access.md`.
     ///
     /// A changed file that is missing, empty or unusable is logged, and the identities before stay.
     pub fn users_file(mut self, path: impl Into<PathBuf>) -> Self {

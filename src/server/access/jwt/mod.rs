@@ -2,11 +2,13 @@
 
 mod keys;
 mod ring;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use jsonwebtoken::errors::ErrorKind;
@@ -256,10 +258,10 @@ impl Jwt {
         let mut roles_claim = self.config.roles_claim.split('.');
         let first = claims.get(roles_claim.next().unwrap_or_default());
         let roles = roles_claim.try_fold(first, |value, name| Some(value?.get(name))).flatten();
-        let roles = words(roles).filter_map(|name| role(name)).fold(Roles::NONE, Roles::with);
+        let roles = words(roles).filter_map(role).fold(Roles::NONE, Roles::with);
         let applications = words(claims.get("applications")).collect::<Vec<_>>().join(",");
         let expires = claims.get("exp").and_then(Value::as_f64).unwrap_or_default();
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        let now = crate::time::wall_clock_ms() as f64 / 1000.0;
         // The token was verified, so that it is valid for at least the leeway.
         let valid_for = (expires - now + LEEWAY as f64).clamp(0.0, 3600.0);
         Ok(Verified { subject: subject.into(), roles, applications, valid_for: Duration::from_secs_f64(valid_for) })
