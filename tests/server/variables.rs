@@ -122,7 +122,7 @@ fn setting_that_protects_a_spring_server_is_refused_in_each_form() {
             "{variable}: {error}"
         );
     }
-    for argument in ["--spring.security.user.password=geheim"] {
+    for argument in ["--spring.security.saml2.x=geheim"] {
         let mut command = serve("127.0.0.1:0");
         command.arg(argument);
         let (code, error) = fails(command);
