@@ -134,6 +134,7 @@ impl Policy {
         right.fold(None, |_, (_, identity)| Some(identity))
     }
 
+    #[cfg_attr(not(feature = "access"), allow(dead_code, reason = "tokens need the feature access"))]
     pub(super) fn subject(&self, subject: &str) -> Option<Identity> {
         self.subjects.iter().find_map(|(wild, grant)| Some(grant.identity(wild.capture(subject)?)))
     }
