@@ -168,7 +168,7 @@ fn empty_variable_of_the_log_format_counts_as_unset() {
         assert_eq!(running.stop("TERM"), Some(0));
         let mut log = String::new();
         stderr.read_to_string(&mut log).unwrap();
-        assert!(log.contains("INFO tower_eureka: started"), "{log}");
+        assert!(log.contains("INFO tower_eureka::serve: started"), "{log}");
     }
 }
 
