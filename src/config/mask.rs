@@ -24,7 +24,7 @@ pub(crate) fn has_secret_placeholder(text: &str) -> bool {
 
 /// Replaces the credentials of the URLs in a text.
 pub(crate) fn masked_urls(text: &str) -> Cow<'_, str> {
-    if !text.contains('@') {
+    if !text.contains('@') && !text.contains("://") {
         return Cow::Borrowed(text);
     }
     // A password may contain commas. Pieces are URLs of their own only if each has a scheme.
@@ -36,12 +36,25 @@ pub(crate) fn masked_urls(text: &str) -> Cow<'_, str> {
 }
 
 fn masked_url(text: &str) -> Cow<'_, str> {
-    let Some((credentials, rest)) = text.rsplit_once('@') else { return Cow::Borrowed(text) };
+    let Some((credentials, rest)) = text.rsplit_once('@') else { return masked_port(text) };
     match scheme(credentials) {
         Some(scheme) => format!("{scheme}://{MASK}@{rest}").into(),
         None if credentials.contains(':') => format!("{MASK}@{rest}").into(),
         None => Cow::Borrowed(text),
     }
+}
+
+/// Masks a URL without `@` whose port is no number: it may begin with a user and a password.
+fn masked_port(text: &str) -> Cow<'_, str> {
+    let Some(scheme) = scheme(text) else { return Cow::Borrowed(text) };
+    let rest = &text[scheme.len() + "://".len()..];
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let after_host = if authority.starts_with('[') { authority.split_once(']') } else { authority.split_once(':') };
+    let port = after_host.map_or("", |(_, port)| port.trim_start_matches(':'));
+    if port.starts_with("${") || port.trim_end().bytes().all(|byte| byte.is_ascii_digit()) {
+        return Cow::Borrowed(text);
+    }
+    format!("{scheme}://{MASK}").into()
 }
 
 /// Returns the scheme of a URL, with the blanks before it. Text before another `://` may be a
@@ -71,6 +84,13 @@ mod tests {
             ("http://u:p@a/, https://u:p@b/", "http://***@a/, https://***@b/"),
             ("u:p@a://b@c", "***@c"),
             ("me@example.com", "me@example.com"),
+            ("http://eureka:S3cr3t,Word", "http://***"),
+            ("http://eureka:S3cr3t/eureka/", "http://***"),
+            ("http://a/,http://eureka:S3cr3t", "http://a/,http://***"),
+            ("http://a:8761", "http://a:8761"),
+            ("http://a:8761/eureka/,http://b:8762/eureka/", "http://a:8761/eureka/,http://b:8762/eureka/"),
+            ("http://[::1]:8761/eureka/ ", "http://[::1]:8761/eureka/ "),
+            ("http://a:${PORT:8761}/eureka/", "http://a:${PORT:8761}/eureka/"),
         ] {
             assert_eq!(masked_urls(text), shown);
         }
