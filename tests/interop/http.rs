@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tower_eureka::Instance;
@@ -15,11 +17,18 @@ pub(crate) async fn get(url: &str) -> Option<(u16, String)> {
     tokio::time::timeout(TIMEOUT, request(url)).await.ok()?
 }
 
-/// Sends HTTP/1.0, so that the body ends with the connection.
+/// Sends HTTP/1.0, so that the body ends with the connection. Credentials before the host,
+/// `user:password@`, are sent as well.
 async fn request(url: &str) -> Option<(u16, String)> {
     let (host, path) = url.strip_prefix("http://")?.split_once('/')?;
+    let (credentials, host) = host.rsplit_once('@').unwrap_or(("", host));
+    let authorization = match credentials {
+        "" => String::new(),
+        _ => format!("Authorization: Basic {}\r\n", BASE64_STANDARD.encode(credentials)),
+    };
     let mut stream = TcpStream::connect(host).await.ok()?;
-    let head = format!("GET /{path} HTTP/1.0\r\nHost: {host}\r\nAccept: application/json, text/plain\r\n\r\n");
+    let head =
+        format!("GET /{path} HTTP/1.0\r\nHost: {host}\r\nAccept: application/json, text/plain\r\n{authorization}\r\n");
     stream.write_all(head.as_bytes()).await.ok()?;
     let mut response = Vec::new();
     stream.read_to_end(&mut response).await.ok()?;
