@@ -406,7 +406,7 @@ fn probes_respond_with_200_once_open_for_traffic_and_with_503_until_then() {
         ("/actuator/health/liveness", up, 200, up),
     ] {
         let get = |running: &Running, method: &str| {
-            exchange(running, &format!("{method} {path} HTTP/1.0\r\nHost: x\r\nAccept: text/html, */*\r\n\r\n"))
+            exchange(running, &format!("{method} {path} HTTP/1.0\r\nHost: x\r\nAccept: */*\r\n\r\n"))
         };
         for (running, status, words) in [(&open, 200, ready), (&closed, closed_status, not_ready)] {
             let response = get(running, "GET");

@@ -258,7 +258,7 @@ async fn connections(moved: &mut BTreeSet<String>) {
     let refused = async {
         loop {
             // It is in use once its handler waits for the body.
-            let upload = b"POST /eureka/apps/ORDERS HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n";
+            let upload = b"POST /eureka/apps/ORDERS HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n";
             let _busy = connect(address, upload).await;
             tokio::time::sleep(Duration::from_millis(50)).await;
             let _ = connect(address, close).await.read_to_end(&mut Vec::new()).await;

@@ -243,19 +243,29 @@ async fn caller_that_disconnects_is_counted_as_aborted() {
     let _ = bytes(service.oneshot(Request::get("/eureka/apps").body(Body::empty()).unwrap()).await.unwrap()).await;
 }
 
-/// State of self-preservation by each way in which an operator may see it.
-#[cfg(feature = "prometheus")]
+/// State of self-preservation by each way in which an operator may see it, beside the page.
+#[cfg(all(feature = "page", feature = "prometheus"))]
 #[derive(Debug, PartialEq)]
-struct Told {
+struct Shown {
     status: String,
     health: String,
     gauges: [f64; 2],
     log: Vec<String>,
 }
 
-#[cfg(feature = "prometheus")]
+/// Asserts that the page for operators, as a browser gets it, has these words.
+#[cfg(all(feature = "page", feature = "prometheus"))]
+async fn assert_page(server: &EurekaServer, words: &[&str]) {
+    let request = Request::get("/").header(ACCEPT, "text/html").body(Body::empty()).unwrap();
+    let html = text(server.service("/eureka").with_probes().with_page().oneshot(request).await.unwrap()).await;
+    for words in words {
+        assert!(html.contains(words), "{words} in {html}");
+    }
+}
+
+#[cfg(all(feature = "page", feature = "prometheus"))]
 #[tokio::test(start_paused = true)]
-async fn self_preservation_is_told_by_log_status_health_and_metrics() {
+async fn self_preservation_shows_on_the_page_in_the_log_the_status_and_the_metrics() {
     let (log, _guard) = Log::start(tracing::Level::INFO);
     let server = Server::built(EurekaServer::builder().eviction(Eviction::new().interval(10 * SECOND)));
     let router = server.registry.management("/eureka");
@@ -270,13 +280,13 @@ async fn self_preservation_is_told_by_log_status_health_and_metrics() {
             tokio::time::sleep(30 * SECOND).await;
         }
     };
-    let told = async || {
+    let shown = async || {
         let status = server.empty("GET", "/eureka/status").await;
         let status: Value = serde_json::from_slice(&bytes(status).await).unwrap();
         let health = json_of(&router, "/actuator/health/selfPreservation").await;
         let samples = scrape(&router).await;
         let lines = log.lines(&["self-preservation"]);
-        Told {
+        Shown {
             status: status["generalStats"]["self-preservation"].as_str().unwrap().to_owned(),
             health: format!("{} {}", health["status"], health["details"]["state"]).replace('"', ""),
             gauges: ["tower_eureka_self_preservation_active", "tower_eureka_preserved_leases"]
@@ -284,25 +294,30 @@ async fn self_preservation_is_told_by_log_status_health_and_metrics() {
             log: lines.iter().map(|line| line.split(": ").take(3).collect::<Vec<_>>().join(": ")).collect(),
         }
     };
+    // Between the ends of two minutes, so that each minute has the same number of heartbeats.
+    tokio::time::sleep(5 * SECOND).await;
     beats(10, 3).await;
-    let inactive = |log: &[&str]| Told {
+    let inactive = |log: &[&str]| Shown {
         status: "inactive".into(),
         health: "UP inactive".into(),
         gauges: [0.0, 0.0],
         log: log.iter().map(|line| (*line).to_owned()).collect(),
     };
-    assert_eq!(told().await, inactive(&[]));
+    assert_eq!(shown().await, inactive(&[]));
+    assert_page(&server.registry, &["Self-preservation does not hold"]).await;
     // Seven of ten instances are cut off.
     beats(3, 5).await;
-    let entered = told().await;
+    let entered = shown().await;
     assert_eq!((&*entered.status, &*entered.health, entered.gauges), ("active", "UNKNOWN active", [1.0, 7.0]));
     let began = "WARN tower_eureka::server::registry::preservation: self-preservation began: expired leases are kept";
     assert!(entered.log.len() == 1 && entered.log[0].starts_with(began), "{entered:?}");
     assert_eq!(get(&router, "/actuator/health/readiness").await.0, StatusCode::OK, "the node still serves");
+    assert_page(&server.registry, &["7 expired leases are kept", "Self-preservation has held for"]).await;
     // Their network is repaired.
     beats(10, 3).await;
-    let left = told().await;
+    let left = shown().await;
     assert_eq!((&*left.status, &*left.health, left.gauges), ("inactive", "UP inactive", [0.0, 0.0]));
+    assert_page(&server.registry, &["Self-preservation does not hold"]).await;
     let ended =
         "INFO tower_eureka::server::registry::preservation: self-preservation ended: expired leases are evicted";
     assert!(left.log.len() == 2 && left.log[1].starts_with(ended), "{left:?}");

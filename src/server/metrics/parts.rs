@@ -9,7 +9,7 @@ use crate::server::audit::Change;
 use crate::server::connections::ConnectionCounts;
 use crate::server::node::Node;
 use crate::server::outcome::Origin;
-use crate::server::registry::{Preservation, Registry, Renewals, Totals};
+use crate::server::registry::{Registry, Renewals, Totals};
 #[cfg(feature = "peers")]
 use crate::server::replication::PeerState;
 use crate::server::response_cache::ResponseCache;
@@ -103,7 +103,7 @@ impl Parts<'_> {
         families.gauge("tower_eureka_renewals_per_minute_threshold", help, threshold as f64);
         let state = registry.preservation();
         let help = "1 if self-preservation is enabled, else 0.";
-        families.gauge("tower_eureka_self_preservation_enabled", help, flag(state != Preservation::Disabled));
+        families.gauge("tower_eureka_self_preservation_enabled", help, flag(registry.has_self_preservation()));
         let help = "1 while self-preservation keeps expired leases, as of the last eviction run, else 0.";
         families.gauge("tower_eureka_self_preservation_active", help, flag(state.is_active()));
         let help = "Expired leases that self-preservation kept in the last eviction run.";

@@ -73,6 +73,12 @@ impl Registry {
         self.shards.renewals()
     }
 
+    /// Returns true if self-preservation is enabled.
+    #[cfg(feature = "prometheus")]
+    pub(in crate::server) fn has_self_preservation(&self) -> bool {
+        self.settings.self_preservation
+    }
+
     /// Returns the number of expired leases that self-preservation kept in the last eviction run.
     #[cfg(any(feature = "page", feature = "prometheus"))]
     pub(in crate::server) fn kept_leases(&self) -> usize {
