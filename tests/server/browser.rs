@@ -136,7 +136,7 @@ impl Page<'_> {
 
     /// Waits until an expression is true.
     pub(crate) async fn wait(&mut self, condition: &str) {
-        let begun = std::time::Instant::now();
+        let begun = tokio::time::Instant::now();
         loop {
             // A page that is just being replaced has no context.
             let params = json!({"expression": format!("Boolean({condition})"), "returnByValue": true});

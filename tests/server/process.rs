@@ -49,6 +49,7 @@ fn rest(mut stderr: ChildStderr) -> String {
 }
 
 /// Waits for at most 30 seconds until this is true.
+#[allow(clippy::disallowed_methods, reason = "waits for a process, without a runtime")]
 fn eventually(mut is_so: impl FnMut() -> bool) {
     for _ in 0..3_000 {
         if is_so() {
