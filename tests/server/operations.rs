@@ -66,6 +66,26 @@ async fn health_names_the_components_and_is_up_although_a_peer_is_lost() {
     assert_eq!(names, ["readinessState", "registry"]);
 }
 
+#[cfg(feature = "access")]
+#[tokio::test(start_paused = true)]
+async fn health_of_a_locked_server_has_no_details_for_strangers() {
+    use tower_eureka::server::{Access, Role};
+
+    let access = Access::new().user("reader", "secret", [Role::Read]);
+    let server = EurekaServer::builder().access(access).build().unwrap();
+    let router = server.management("/eureka");
+    for path in ["/actuator/health", "/actuator/health/readiness"] {
+        let health = json_of(&router, path).await;
+        assert_eq!(health["components"]["registry"], json!({"status": "UP"}), "{path}");
+    }
+    for path in ["/actuator/health/registry", "/actuator/info", "/actuator/metrics", "/metrics"] {
+        assert_eq!(get(&router, path).await.0, StatusCode::UNAUTHORIZED, "{path}");
+    }
+    let request = Request::get("/actuator/health/registry").header("authorization", "Basic cmVhZGVyOnNlY3JldA==");
+    let response = router.oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+    assert!(text(response).await.contains("no peers are configured"));
+}
+
 #[tokio::test(start_paused = true)]
 async fn server_that_leaves_its_cluster_is_alive_and_not_ready() {
     let network = Network::default();

@@ -39,7 +39,7 @@ pub(super) fn router(server: ServerState, mount: &str) -> Router {
 
 /// Responds with the health of all components. The status of the server is its readiness.
 async fn health(State(server): State<ServerState>) -> Response {
-    let (status, components) = (readiness_status(&server), components(&server));
+    let (status, components) = (readiness_status(&server), public_components(&server));
     let components = Value::from(components);
     let body = format!(r#"{{"status":"{status}","components":{components},"groups":["liveness","readiness"]}}"#);
     respond(server.is_ready(), JSON, body)
@@ -47,7 +47,7 @@ async fn health(State(server): State<ServerState>) -> Response {
 
 /// Responds with the readiness, and with its reason.
 async fn readiness(State(server): State<ServerState>) -> Response {
-    let (status, mut all) = (readiness_status(&server), components(&server));
+    let (status, mut all) = (readiness_status(&server), public_components(&server));
     all.retain(|name, _| matches!(name.as_str(), "readinessState" | "registry"));
     let components = Value::from(all);
     respond(server.is_ready(), JSON, format!(r#"{{"status":"{status}","components":{components}}}"#))
@@ -67,6 +67,17 @@ async fn component(State(server): State<ServerState>, Path(name): Path<String>) 
 
 fn readiness_status(server: &ServerState) -> &'static str {
     if server.is_ready() { UP } else { OUT_OF_SERVICE }
+}
+
+/// Returns the components as everybody may see them: without details if there is access control.
+fn public_components(server: &ServerState) -> Map<String, Value> {
+    let mut components = components(server);
+    if server.access().is_some() {
+        for component in components.values_mut().filter_map(Value::as_object_mut) {
+            component.remove("details");
+        }
+    }
+    components
 }
 
 fn components(server: &ServerState) -> Map<String, Value> {
