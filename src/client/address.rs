@@ -116,10 +116,9 @@ impl AddressRule {
         Dial {
             host: instance.host_name().map(Into::into),
             ip: instance.ip(),
-            use_ip: match self.address {
+            use_ip: match self.preference(instance) {
                 InstanceAddress::Host => UseIp::Never,
                 InstanceAddress::Ip => UseIp::Always,
-                InstanceAddress::HostOrIp if is_loopback(instance) => UseIp::Never,
                 InstanceAddress::HostOrIp => UseIp::Unresolved,
             },
             server_name: self.server_name.as_ref().and_then(|ServerNameOf(name)| name(instance)),
@@ -163,19 +162,24 @@ impl AddressRule {
             let is_unspecified = ip_of(text).is_some_and(|ip| ip.is_unspecified());
             if is_unspecified { None } else { authority(text, instance.ip(), port) }
         };
-        match self.address {
+        match self.preference(instance) {
             InstanceAddress::Ip => ip().or_else(host),
             // A host name that no URL can contain does not resolve either.
-            InstanceAddress::HostOrIp if instance.host_name().is_none() || !is_loopback(instance) => host().or_else(ip),
-            InstanceAddress::Host | InstanceAddress::HostOrIp if instance.host_name().is_some() => host(),
-            InstanceAddress::Host | InstanceAddress::HostOrIp => ip(),
+            InstanceAddress::HostOrIp => host().or_else(ip),
+            InstanceAddress::Host if instance.host_name().is_some() => host(),
+            InstanceAddress::Host => ip(),
         }
     }
-}
 
-/// Returns `true` if the IP address of an instance would be the caller itself.
-fn is_loopback(instance: &Instance) -> bool {
-    instance.ip().is_some_and(|ip| ip.to_canonical().is_loopback())
+    /// Returns the address of an instance that is preferred. A loopback address does not replace a
+    /// host name, since it would be the caller itself.
+    fn preference(&self, instance: &Instance) -> InstanceAddress {
+        let is_loopback = || instance.ip().is_some_and(|ip| ip.to_canonical().is_loopback());
+        match self.address {
+            InstanceAddress::HostOrIp if is_loopback() => InstanceAddress::Host,
+            address => address,
+        }
+    }
 }
 
 /// Formats a host and a port. An IP address is normalized.
