@@ -135,8 +135,7 @@ impl Field {
 
 /// Returns the name of a member, or `None` if it has escapes.
 fn name_of(member: Member<'_>) -> Option<&str> {
-    let name = member.name().trim_ascii().strip_prefix(b"\"")?.strip_suffix(b"\"")?;
-    std::str::from_utf8(name).ok().filter(|name| !name.contains(['\\', '"']))
+    plain::text(member.name().trim_ascii())
 }
 
 /// Map of which only the next value is read.
