@@ -15,7 +15,8 @@ use tower_eureka::discover::{Finding, Selection};
 use tower_eureka::model::{ActionType, Application};
 use tower_eureka::{Eureka, Instance, Interest};
 
-use crate::common::{Asked, REFRESH, Reply, SOON, Scripted, delta, down, ids, in_zone, instance, list, with_vips};
+use crate::common::{Asked, REFRESH, Reply, SOON, Scripted, delta, down, ids, instance, list, with_vips};
+use crate::remote_regions::{self, REMOTE, uses_regions_in_their_order};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// Time for which a server keeps changes.
@@ -528,31 +529,11 @@ async fn single_vip_address_is_all_that_is_fetched() {
 
 #[tokio::test(start_paused = true)]
 async fn remote_regions_are_used_in_their_order_while_the_own_one_has_no_instance() {
-    let registry = Registry::new([
-        in_zone("orders", "own", "us-east-1a"),
-        in_zone("orders", "west", "us-west-2b"),
-        in_zone("orders", "europe", "eu-west-1a"),
-        in_zone("billing", "bill", "eu-west-1b"),
-    ]);
-    let client =
-        registry.service.client().regions(["us-west-2", "eu-west-1"]).interest(Interest::Used).build().unwrap();
+    let registry = Registry::new(remote_regions::fleet());
+    let client = registry.service.client().regions(REMOTE).interest(Interest::Used).build().unwrap();
     let _streams = ["orders", "billing"].map(|name| client.discover(name).unwrap());
     sleep(SOON).await;
     let expected = "vips/orders?regions=us-west-2,eu-west-1".to_owned();
     assert!(registry.lines().contains(&expected), "{:?}", registry.lines());
-    assert_eq!((ids(&client, "orders"), ids(&client, "billing")), (vec!["own".into()], vec!["bill".to_owned()]));
-    let snapshot = client.snapshot();
-    assert_eq!(snapshot.regions().collect::<Vec<_>>(), ["us-west-2", "eu-west-1"]);
-    assert!(snapshot.application("billing").is_none());
-    assert_eq!(snapshot.region("eu-west-1").unwrap().applications().count(), 2);
-    registry.put(down(&in_zone("orders", "own", "us-east-1a")));
-    sleep(REFRESH).await;
-    assert_eq!(ids(&client, "orders"), ["west"]);
-    registry.put(in_zone("orders", "own2", "us-east-1c"));
-    sleep(REFRESH).await;
-    assert_eq!(ids(&client, "orders"), ["own2"]);
-    registry.cancel("own2");
-    registry.cancel("west");
-    sleep(REFRESH).await;
-    assert_eq!(ids(&client, "orders"), ["europe"]);
+    uses_regions_in_their_order(&client, |instance| registry.put(instance), |id| registry.cancel(id)).await;
 }

@@ -4,38 +4,52 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::sleep;
+use tower_eureka::{Eureka, Instance};
 
 use crate::common::{Memory, REFRESH, Reply, SOON, Scripted, delta, down, ids, in_zone, list};
 
-#[tokio::test(start_paused = true)]
-async fn remote_regions_are_used_in_their_order_while_the_own_one_has_no_instance() {
-    let own = in_zone("orders", "own", "us-east-1a");
-    let registry = Memory::of([
-        own.clone(),
+/// Regions beside the own one, in the order in which they are used.
+pub(crate) const REMOTE: [&str; 2] = ["us-west-2", "eu-west-1"];
+
+/// Returns instances in the own region and in remote ones.
+pub(crate) fn fleet() -> [Instance; 4] {
+    [
+        in_zone("orders", "own", "us-east-1a"),
         in_zone("orders", "west", "us-west-2b"),
         in_zone("orders", "europe", "eu-west-1a"),
         in_zone("billing", "bill", "eu-west-1b"),
-    ]);
-    let service = registry.serve();
-    let client = service.client().delta(false).regions(["us-west-2", "eu-west-1"]).build().unwrap();
-    let _streams = ["orders", "billing"].map(|name| client.discover(name).unwrap());
-    sleep(SOON).await;
-    assert_eq!(service.asked()[0].line, "GET /apps/?regions=us-west-2,eu-west-1");
-    assert_eq!((ids(&client, "orders"), ids(&client, "billing")), (vec!["own".into()], vec!["bill".to_owned()]));
+    ]
+}
+
+/// Checks the instances of a client that has fetched the [`fleet`], while they leave one region
+/// after the other.
+pub(crate) async fn uses_regions_in_their_order(client: &Eureka, put: impl Fn(Instance), remove: impl Fn(&str)) {
+    assert_eq!((ids(client, "orders"), ids(client, "billing")), (vec!["own".into()], vec!["bill".to_owned()]));
     let snapshot = client.snapshot();
     assert_eq!(snapshot.regions().collect::<Vec<_>>(), ["us-west-2", "eu-west-1"]);
     assert!(snapshot.application("billing").is_none());
     assert_eq!(snapshot.region("eu-west-1").unwrap().applications().count(), 2);
-    registry.put(down(&own));
+    put(down(&in_zone("orders", "own", "us-east-1a")));
     sleep(REFRESH).await;
-    assert_eq!(ids(&client, "orders"), ["west"]);
-    registry.put(in_zone("orders", "own2", "us-east-1c"));
+    assert_eq!(ids(client, "orders"), ["west"]);
+    put(in_zone("orders", "own2", "us-east-1c"));
     sleep(REFRESH).await;
-    assert_eq!(ids(&client, "orders"), ["own2"]);
-    registry.remove("own2");
-    registry.remove("west");
+    assert_eq!(ids(client, "orders"), ["own2"]);
+    remove("own2");
+    remove("west");
     sleep(REFRESH).await;
-    assert_eq!(ids(&client, "orders"), ["europe"]);
+    assert_eq!(ids(client, "orders"), ["europe"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn remote_regions_are_used_in_their_order_while_the_own_one_has_no_instance() {
+    let registry = Memory::of(fleet());
+    let service = registry.serve();
+    let client = service.client().delta(false).regions(REMOTE).build().unwrap();
+    let _streams = ["orders", "billing"].map(|name| client.discover(name).unwrap());
+    sleep(SOON).await;
+    assert_eq!(service.asked()[0].line, "GET /apps/?regions=us-west-2,eu-west-1");
+    uses_regions_in_their_order(&client, |instance| registry.put(instance), |id| registry.remove(id)).await;
 }
 
 #[tokio::test(start_paused = true)]
