@@ -265,7 +265,7 @@ fn new_stats<S: Clone + Send + Sync + 'static>(
         instance: Arc::from(instance),
         penalty: settings.failure_penalty,
         rules: pool.rules().clone(),
-        unanswered: pool.unanswered().clone(),
+        missing_responses: pool.missing_responses().clone(),
         detector: Arc::downgrade(shared) as Weak<_>,
         failed: Default::default(),
         evaluated: Default::default(),

@@ -10,9 +10,9 @@ use super::ages::{AgeMarks, Ages};
 use super::counters::{CountsSnapshot, HalfOpen, History, Permit};
 use super::id::EndpointId;
 use super::load::Load;
+use super::missing_responses::MissingResponses;
 use super::primitives::atomic::{AtomicU32, Ordering};
 use super::timestamp::{Tick, Timestamp, elapsed};
-use super::unanswered::Unanswered;
 use crate::balance::outlier::{Cause, Rules, SILENT_CALLS};
 use crate::metrics::{Metrics, PickCounter};
 use crate::sync::Mutex;
@@ -64,7 +64,7 @@ pub(crate) struct Details {
     /// Shared by the endpoints of a balancer, whose settings may change.
     pub(crate) rules: Arc<ArcSwap<Rules>>,
     /// Shared by the endpoints of a balancer.
-    pub(crate) unanswered: Arc<Unanswered>,
+    pub(crate) missing_responses: Arc<MissingResponses>,
     pub(crate) detector: Weak<dyn OutlierDetector>,
     /// Failed calls since the last sweep.
     pub(crate) failed: AtomicU32,
@@ -180,7 +180,7 @@ impl Stats {
             return Evidence::None;
         }
         if !is_silent {
-            self.details.unanswered.record(now);
+            self.details.missing_responses.record(now);
             return Evidence::None;
         }
         let mut silent = self.details.silent.lock();
@@ -204,7 +204,7 @@ impl Stats {
         let SilentCalls { calls, .. } = *silent;
         drop(silent);
         let (id, rules) = (&self.details.id, self.details.rules.load());
-        let required = |calls| self.details.unanswered.required(calls, now);
+        let required = |calls| self.details.missing_responses.required(calls, now);
         if calls == 1 && rules.silent_calls != u32::MAX {
             self.details.notify(|detector| detector.on_first_silent_call(*id));
         } else if calls >= required(rules.silent_calls) && self.may_evaluate(now) {

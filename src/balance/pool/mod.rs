@@ -24,7 +24,7 @@ pub(crate) use self::picker::{Chosen, Picker};
 pub(crate) use self::reconfigure::Reconfiguration;
 
 use super::attributes::Attributes;
-use super::endpoint::{EndpointId, Permit, Stats, Timestamp, Unanswered, elapsed, nanos};
+use super::endpoint::{EndpointId, MissingResponses, Permit, Stats, Timestamp, elapsed, nanos};
 use super::health::Health;
 use super::outlier::{Calls, Cause, Ejection, Rules};
 use super::slow_start::{Age, SlowStart};
@@ -76,7 +76,7 @@ pub(crate) struct Pool<S> {
     settings: Settings,
     /// Limits that failing calls check, read by all endpoints.
     rules: Arc<ArcSwap<Rules>>,
-    unanswered: Arc<Unanswered>,
+    missing_responses: Arc<MissingResponses>,
     /// Endpoints of the subset.
     entries: BTreeMap<EndpointId, Entry<S>>,
     /// Endpoints outside the subset.
@@ -155,7 +155,7 @@ impl<S> Pool<S> {
         Self {
             settings,
             rules,
-            unanswered: Arc::default(),
+            missing_responses: Arc::default(),
             entries: BTreeMap::new(),
             outside: BTreeMap::new(),
             siblings: None,
@@ -174,8 +174,8 @@ impl<S> Pool<S> {
         &self.rules
     }
 
-    pub(crate) fn unanswered(&self) -> &Arc<Unanswered> {
-        &self.unanswered
+    pub(crate) fn missing_responses(&self) -> &Arc<MissingResponses> {
+        &self.missing_responses
     }
 
     /// Cost that is assumed of a new endpoint: the lowest of all, so that it gets its share of

@@ -22,7 +22,7 @@ fn member(id: u64) -> Member {
         instance: id.to_string().into(),
         penalty: Duration::ZERO,
         rules: Arc::new(ArcSwap::from_pointee(Ejection::default().rules())),
-        unanswered: Arc::default(),
+        missing_responses: Arc::default(),
         detector: Weak::<Shared<()>>::new() as Weak<dyn OutlierDetector>,
         failed: Default::default(),
         evaluated: Default::default(),

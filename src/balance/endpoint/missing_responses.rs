@@ -18,9 +18,9 @@ const FURTHER: u32 = 1;
 /// Then more silent calls in a row are needed as evidence against an endpoint, since chance may
 /// have sent it nothing else for a moment.
 #[derive(Debug, Default)]
-pub(crate) struct Unanswered(AtomicU64);
+pub(crate) struct MissingResponses(AtomicU64);
 
-impl Unanswered {
+impl MissingResponses {
     pub(super) fn record(&self, now: Timestamp) {
         self.0.store(now.nanos(), Ordering::Relaxed);
     }
