@@ -1,7 +1,7 @@
 //! The page for operators in headless Chromium. Without Chromium the tests say so and pass.
 #![allow(clippy::print_stderr, reason = "a skipped test says so")]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -62,9 +62,13 @@ async fn browser() -> Option<Browser> {
     Some(Browser::start(program).await)
 }
 
+/// Returns the expression for the number of visible elements.
+fn number_of(selector: &str) -> String {
+    format!("[...document.querySelectorAll({selector:?})].filter(e => e.checkVisibility()).length")
+}
+
 async fn count(page: &mut Page<'_>, selector: &str) -> usize {
-    let script = format!("[...document.querySelectorAll({selector:?})].filter(e => e.checkVisibility()).length");
-    page.evaluate(&script).await.as_u64().unwrap() as usize
+    page.evaluate(&number_of(selector)).await.as_u64().unwrap() as usize
 }
 
 /// Waits until the script of the page is connected.
@@ -205,12 +209,10 @@ async fn page_has_no_serious_accessibility_fault() {
     }
 }
 
-/// Takes the screenshots of the docs: `SCREENSHOTS=docs cargo test ... screenshots -- --ignored`.
+/// With the environment variable `UPDATE_DOCS=1` the test writes the screenshots.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "writes the screenshots of the docs"]
-async fn screenshots() {
-    let folder = PathBuf::from(std::env::var_os("SCREENSHOTS").expect("SCREENSHOTS is a folder"));
-    let mut browser = browser().await.expect("there is a browser");
+async fn screenshots_of_the_docs_have_their_size_and_cut_nothing_off() {
+    let Some(mut browser) = browser().await else { return };
     let registry = Registry::start().await;
     for (app, number) in [("ORDERS", 1), ("ORDERS", 2), ("PAYMENTS", 1)] {
         registry.register(app, number);
@@ -218,18 +220,47 @@ async fn screenshots() {
     let id = "pod-0002:orders:8080";
     registry.server.set_override("ORDERS", id, tower_eureka::model::InstanceStatus::OutOfService).unwrap();
     let mut page = browser.page().await;
-    let mut shot = async |url: &str, name: &str, scheme: &str, size: (u32, u32)| {
-        page.prefer(scheme).await;
-        page.resize(size.0, size.1).await;
-        page.open(url).await;
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        std::fs::write(folder.join(name), page.screenshot().await).unwrap();
+    let instance = format!("{}page/instance?app=ORDERS&id={id}", registry.url);
+    screenshot(&mut page, &instance, "dark", (1200, 860), 0).await;
+    let mut documented = async |name: &str, query: &str, scheme: &str, size: (u32, u32), rows: usize| {
+        let screenshot = screenshot(&mut page, &format!("{}{query}", registry.url), scheme, size, rows).await;
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name);
+        if std::env::var_os("UPDATE_DOCS").is_some() {
+            std::fs::write(&path, screenshot).unwrap();
+        }
+        let written = size_of_png(&std::fs::read(path).unwrap());
+        assert_eq!(written, Some(size), "docs/{name} is out of date: run this test with UPDATE_DOCS=1");
     };
-    shot(&registry.url, "page-3.png", "light", (1200, 860)).await;
-    shot(&registry.url, "page-phone.png", "light", (390, 844)).await;
-    shot(&format!("{}page/instance?app=ORDERS&id={id}", registry.url), "page-instance.png", "dark", (1200, 860)).await;
+    documented("page-3.png", "", "light", (1200, 860), 3).await;
+    documented("page-phone.png", "", "light", (390, 844), 3).await;
     registry.fill(3_000);
-    shot(&format!("{}?q=eu-1b", registry.url), "page-3000-dark.png", "dark", (1200, 860)).await;
+    // A third of the 3,000, and two of the others.
+    documented("page-3000-dark.png", "?q=eu-1b", "dark", (1200, 860), 1_002).await;
+    page.assert_no_errors();
+}
+
+/// Opens a page in a window of this size, waits until it shows this number of instances, and
+/// asserts that it fits into the width.
+async fn screenshot(page: &mut Page<'_>, url: &str, scheme: &str, size: (u32, u32), rows: usize) -> Vec<u8> {
+    page.prefer(scheme).await;
+    page.resize(size.0, size.1).await;
+    page.open(url).await;
+    // The page of an instance has no script.
+    page.wait("(document.getElementById('live')?.textContent ?? 'Live') === 'Live'").await;
+    // A list that is being filled arrives in parts.
+    page.wait(&format!("{} === {rows}", number_of(".app tbody tr"))).await;
+    let widths = page.evaluate("[document.documentElement.scrollWidth, innerWidth]").await;
+    assert_eq!(widths, json!([size.0, size.0]), "{url} is cut off");
+    let screenshot = page.screenshot().await;
+    assert_eq!(size_of_png(&screenshot), Some(size), "{url}");
+    screenshot
+}
+
+/// Returns the width and the height of a PNG, or `None` if it is no PNG.
+fn size_of_png(bytes: &[u8]) -> Option<(u32, u32)> {
+    let header = bytes.strip_prefix(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR")?;
+    let (width, rest) = header.split_first_chunk()?;
+    Some((u32::from_be_bytes(*width), u32::from_be_bytes(*rest.first_chunk()?)))
 }
 
 /// Returns an instance with the payload in every text that a client chooses.
