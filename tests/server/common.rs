@@ -1,6 +1,8 @@
 //! Requests to a registry without a socket.
 
 use std::io::{Read, Write};
+use std::ops::Range;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -10,7 +12,7 @@ use http::{Method, Request, StatusCode};
 use http_body_util::BodyExt;
 use tower::ServiceExt;
 use tower_eureka::model::Applications;
-use tower_eureka::server::EurekaServerBuilder;
+use tower_eureka::server::{EurekaServerBuilder, Eviction};
 use tower_eureka::{EurekaServer, Instance};
 
 pub(crate) const ORDERS: &str = "/eureka/apps/ORDERS";
@@ -86,6 +88,25 @@ pub(crate) fn document(id: &str, status: &str, dirty: i64) -> String {
         "vipAddress":"orders,shop","secureVipAddress":"safe","lastDirtyTimestamp":"{dirty}",
         "dataCenterInfo":{{"@class":"com.netflix.appinfo.InstanceInfo$DefaultDataCenterInfo","name":"MyOwn"}}}}}}"#
     )
+}
+
+/// Lets one minute pass, in which these instances send heartbeats.
+pub(crate) async fn minute(server: &Server, instances: Range<usize>) {
+    for _ in 0..2 {
+        for n in instances.clone() {
+            server.empty("PUT", &format!("{ORDERS}/i-{n}")).await;
+        }
+        tokio::time::sleep(Duration::from_secs(30)).await;
+    }
+}
+
+/// Creates a server with ten instances of ORDERS, which evicts every 10 seconds.
+pub(crate) async fn ten(eviction: Eviction) -> Server {
+    let server = Server::built(EurekaServer::builder().eviction(eviction.interval(Duration::from_secs(10))));
+    for n in 0..10 {
+        server.post(ORDERS, document(&format!("i-{n}"), "UP", 1)).await;
+    }
+    server
 }
 
 pub(crate) async fn bytes(response: Response) -> Vec<u8> {

@@ -17,7 +17,7 @@ use tower_eureka::EurekaServer;
 use tower_eureka::server::{Eviction, Limits};
 
 pub(crate) use crate::captured_log::Log;
-use crate::common::{ORDER_1, ORDERS, Server, bytes, document, request};
+use crate::common::{ORDER_1, ORDERS, Server, bytes, document, minute, request, ten};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -383,24 +383,6 @@ async fn connection_without_http_is_a_warning_with_its_address() {
 
 async fn status(server: &Server) -> Value {
     serde_json::from_slice(&bytes(server.empty("GET", "/eureka/status").await).await).unwrap()
-}
-
-/// Lets one minute pass, in which these instances send heartbeats.
-async fn minute(server: &Server, instances: std::ops::Range<usize>) {
-    for _ in 0..2 {
-        for n in instances.clone() {
-            server.empty("PUT", &format!("/eureka/apps/ORDERS/i-{n}")).await;
-        }
-        sleep(MINUTE / 2).await;
-    }
-}
-
-async fn ten(eviction: Eviction) -> Server {
-    let server = Server::built(EurekaServer::builder().eviction(eviction.interval(10 * SECOND)));
-    for n in 0..10 {
-        server.post(ORDERS, document(&format!("i-{n}"), "UP", 1)).await;
-    }
-    server
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,7 +12,7 @@ use tower::ServiceExt;
 use tower_eureka::EurekaServer;
 use tower_eureka::server::{Eviction, Limits};
 
-use crate::common::{ORDER_1, ORDERS, Server, bytes, document};
+use crate::common::{ORDER_1, ORDERS, Server, bytes, document, minute, ten};
 use crate::network::{Network, Node, SECOND, soon};
 use crate::operations::scrape;
 
@@ -136,18 +136,12 @@ async fn changes_of_instances(moved: &mut BTreeSet<String>) {
 }
 
 async fn evictions(moved: &mut BTreeSet<String>) {
-    let server = Server::built(EurekaServer::builder().eviction(Eviction::new().interval(10 * SECOND)));
+    let server = ten(Eviction::new()).await;
     let beats = async |instances: usize, minutes: usize| {
-        for _ in 0..2 * minutes {
-            for n in 0..instances {
-                server.empty("PUT", &format!("{ORDERS}/i-{n}")).await;
-            }
-            tokio::time::sleep(MINUTE / 2).await;
+        for _ in 0..minutes {
+            minute(&server, 0..instances).await;
         }
     };
-    for n in 0..10 {
-        server.post(ORDERS, document(&format!("i-{n}"), "UP", 1)).await;
-    }
     beats(10, 3).await;
     let mut walk = Walk::start(&server.registry, moved).await;
     beats(3, 5).await;

@@ -13,10 +13,8 @@ use tower_eureka::EurekaServer;
 use tower_eureka::server::{Eviction, Node as NodeSettings};
 
 use crate::captured_log::Log;
-use crate::common::{ORDER_1, ORDERS, Server, bytes, document, text};
-use crate::network::{Network, soon};
-
-const SECOND: Duration = Duration::from_secs(1);
+use crate::common::{ORDER_1, ORDERS, Server, bytes, document, minute, ten, text};
+use crate::network::{Network, SECOND, soon};
 
 /// Returns the status, the media type and the body of a response.
 async fn get(router: &Router, path: &str) -> (StatusCode, String, String) {
@@ -287,17 +285,11 @@ async fn assert_page(server: &EurekaServer, words: &[&str]) {
 #[tokio::test(start_paused = true)]
 async fn self_preservation_shows_on_the_page_in_the_log_the_status_and_the_metrics() {
     let (log, _guard) = Log::start(tracing::Level::INFO);
-    let server = Server::built(EurekaServer::builder().eviction(Eviction::new().interval(10 * SECOND)));
+    let server = ten(Eviction::new()).await;
     let router = server.registry.management("/eureka");
-    for n in 0..10 {
-        server.post(ORDERS, document(&format!("i-{n}"), "UP", 1)).await;
-    }
     let beats = async |instances: usize, minutes: usize| {
-        for _ in 0..2 * minutes {
-            for n in 0..instances {
-                server.empty("PUT", &format!("{ORDERS}/i-{n}")).await;
-            }
-            tokio::time::sleep(30 * SECOND).await;
+        for _ in 0..minutes {
+            minute(&server, 0..instances).await;
         }
     };
     let shown = async || {
