@@ -224,7 +224,7 @@ async fn copy(cluster: &Cluster, peer: &Peer) -> Copy {
         // their last change, so leases begin again.
         let now = node.now();
         let is_server = instance.app() == &*servers_app;
-        let instance = peer.in_local_time(Instance::clone(instance), node.wall_ahead_ms());
+        let instance = peer.clock().in_local_time(Instance::clone(instance), node.wall_ahead_ms());
         match node.registry().adopt(instance, now, now) {
             // Registry servers register at each other: their number does not show what a peer
             // knows.
@@ -257,7 +257,7 @@ fn is_new(cluster: &Cluster, peer: &Peer, list: &Applications) -> bool {
     let Ok(settling_ms) = i64::try_from(settling.as_millis()) else { return false };
     let instances = || list.applications.iter().flat_map(|application| &application.instances);
     let node = &cluster.node;
-    let now = node.published_now().saturating_add(peer.ahead_ms(node.wall_ahead_ms()));
+    let now = node.published_now().saturating_add(peer.clock().ahead_ms(node.wall_ahead_ms()));
     // The clock of the peer is no earlier than the latest time in its list.
     let now = instances().filter_map(|instance| instance.last_updated_timestamp).fold(now, i64::max);
     let began = now.saturating_sub(settling_ms);

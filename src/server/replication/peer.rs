@@ -1,10 +1,10 @@
 //! One peer: its queue, and the task that sends it.
 
+mod clock;
 #[cfg(feature = "page")]
 mod overview;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use self::clock::PeerClock;
 #[cfg(feature = "page")]
 use self::overview::LastError;
 #[cfg(feature = "page")]
@@ -50,10 +51,6 @@ const LOG_INTERVAL: Duration = Duration::from_secs(60);
 const OWN_TRIES: usize = 8;
 /// Maximum pause between two of them.
 const OWN_PAUSE: Duration = Duration::from_millis(10);
-/// Difference between the clocks of two machines above which it is logged and corrected.
-const SKEW_MS: i64 = 5_000;
-/// Difference below which the fault is over.
-const SKEW_OVER_MS: i64 = 4_000;
 
 /// A registry server that receives the changes of this node.
 #[derive(Debug)]
@@ -67,11 +64,7 @@ pub(in crate::server) struct Peer {
     /// Notified when the peer takes changes again after an outage.
     recovered: Notify,
     loopback: Loopback,
-    /// Clock of the peer.
-    clock: Arc<ServerClock>,
-    /// The peer's clock differs from this machine's.
-    is_skewed: AtomicBool,
-    skew: Ongoing,
+    clock: PeerClock,
     availability: Availability,
     batches: BatchCounts,
     #[cfg(feature = "page")]
@@ -104,9 +97,7 @@ impl Peer {
             settled: Notify::new(),
             recovered: Notify::new(),
             loopback: Loopback::default(),
-            clock,
-            is_skewed: AtomicBool::new(false),
-            skew: Ongoing::default(),
+            clock: PeerClock::new(clock),
             availability: Availability::default(),
             batches: BatchCounts::default(),
             #[cfg(feature = "page")]
@@ -122,6 +113,10 @@ impl Peer {
 
     pub(in crate::server) fn url(&self) -> &ServiceUrl {
         &self.url
+    }
+
+    pub(in crate::server) fn clock(&self) -> &PeerClock {
+        &self.clock
     }
 
     /// Fetches everything that the peer has.
@@ -231,57 +226,8 @@ impl Peer {
                 false => ServerEvent::PeerDown { peer: peer.clone() },
             });
         }
-        self.watch_clock();
+        self.clock.watch(self.url.as_str());
         outcome
-    }
-
-    /// Logs when the clock of the peer departs from this machine's, and when they agree again.
-    fn watch_clock(&self) {
-        let Some(ahead_ms) = self.clock.ahead_ms() else { return };
-        let was_skewed = self.is_skewed.load(Relaxed);
-        let is_skewed = ahead_ms.abs() > if was_skewed { SKEW_OVER_MS } else { SKEW_MS };
-        if is_skewed == was_skewed || self.is_skewed.swap(is_skewed, Relaxed) == is_skewed {
-            return;
-        }
-        let (peer, ahead_secs) = (self.url.as_str(), ahead_ms / 1000);
-        // Nodes behind one URL may have different clocks, and respond in turn.
-        if is_skewed {
-            if let Some(Lasting { elapsed, .. }) = self.skew.occurred() {
-                tracing::warn!(%peer, ahead_secs, ?elapsed, "clock of a peer differs from this machine's, converting its times");
-            }
-        } else if let Some(Lasting { elapsed, .. }) = self.skew.ended() {
-            tracing::info!(%peer, ahead_secs, ?elapsed, "clock of a peer agrees with this machine's again");
-        }
-    }
-
-    /// Returns the milliseconds by which the times of the peer are ahead of the times that this
-    /// node publishes, or zero if the difference may come from the measurement. The wall clock of
-    /// this machine is ahead of the published times by `wall_ahead_ms`.
-    pub(in crate::server) fn ahead_ms(&self, wall_ahead_ms: i64) -> i64 {
-        let is_skewed = self.is_skewed.load(Relaxed);
-        let ahead = self.clock.ahead_ms().filter(|_| is_skewed);
-        ahead.map_or(0, |ahead| ahead.saturating_add(wall_ahead_ms))
-    }
-
-    /// Converts the times of an instance from the peer's clock to this node's, so that states of
-    /// nodes with different clocks can be compared.
-    pub(in crate::server) fn in_local_time(&self, mut theirs: Instance, wall_ahead_ms: i64) -> Instance {
-        let ahead = self.ahead_ms(wall_ahead_ms);
-        if ahead != 0 {
-            theirs.last_updated_timestamp = theirs.last_updated_timestamp.map(|at| at.saturating_sub(ahead));
-            if let Some(lease) = &mut theirs.lease {
-                for at in [
-                    &mut lease.registration_timestamp,
-                    &mut lease.last_renewal_timestamp,
-                    &mut lease.eviction_timestamp,
-                    &mut lease.service_up_timestamp,
-                ] {
-                    // Zero means never.
-                    *at = if *at > 0 { at.saturating_sub(ahead) } else { *at };
-                }
-            }
-        }
-        theirs
     }
 
     /// Logs that this node refused copies of the peer.

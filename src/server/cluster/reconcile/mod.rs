@@ -242,7 +242,7 @@ impl Reconciler {
                 tokio::task::yield_now().await;
             }
             let is_deleted = theirs.action == Some(ActionType::Deleted);
-            let ahead_ms = self.peer.ahead_ms(node.wall_ahead_ms());
+            let ahead_ms = self.peer.clock().ahead_ms(node.wall_ahead_ms());
             let tombstone = is_deleted.then(|| Version::of(theirs).earlier_by(ahead_ms));
             if own != Some(theirs.id())
                 && let Some(difference) = Difference::of(theirs, tombstone, node)
@@ -279,7 +279,7 @@ impl Reconciler {
         let (registry, now) = (node.registry(), node.now());
         let theirs = theirs.filter(|theirs| theirs.app() == &*target.app && theirs.id() == &*target.id);
         let fetched = theirs.as_ref().map(Version::of);
-        let theirs = theirs.map(|theirs| self.peer.in_local_time(theirs, node.wall_ahead_ms()));
+        let theirs = theirs.map(|theirs| self.peer.clock().in_local_time(theirs, node.wall_ahead_ms()));
         // A Java peer shows the instance of another region if it has none itself.
         let theirs = theirs.filter(|theirs| !self.cluster.regions.as_ref().is_some_and(|all| all.have(theirs)));
         if self.peer.has_pending(target) {
