@@ -52,5 +52,5 @@ pub(crate) use publish::RegistryCache;
 pub(crate) use refresher::Refresher;
 pub use snapshot::Snapshot;
 pub use source::RegistrySource;
+pub(crate) use status::server_state;
 pub use status::{RegistryState, RegistryStatus};
-pub(crate) use status::{address as instance_address, server_state};

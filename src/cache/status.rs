@@ -7,10 +7,10 @@ use super::publish::RegistryCache;
 use super::snapshot::Snapshot;
 use super::source::RegistrySource;
 use crate::error::Error;
-use crate::model::{Instance, InstanceStatus, StatusCounts, host_in_url};
+use crate::model::{InstanceStatus, StatusCounts, shown_address};
 use crate::table::Table;
 use crate::transport::RegistryServer;
-use crate::untrusted::{Excerpt, Quoted};
+use crate::untrusted::Quoted;
 
 /// Status of a client's registry at one moment. Returned by
 /// [`Eureka::status`](crate::Eureka::status).
@@ -303,19 +303,9 @@ impl fmt::Display for Snapshot {
         let rows = instances.map(|(app, instance)| {
             let zone = zone_text(instance.zone());
             let id = Quoted(instance.id()).to_string();
-            [Quoted(app).to_string(), id, instance.status().to_string(), address(instance), zone]
+            [Quoted(app).to_string(), id, instance.status().to_string(), shown_address(instance), zone]
         });
         Table::new(["application", "instance", "status", "address", "zone"], rows).fmt(f)
-    }
-}
-
-/// Returns the host with the plain port, else with the secure one, or `-`.
-pub(crate) fn address(instance: &Instance) -> String {
-    let Some(host) = instance.host() else { return "-".into() };
-    let host = Excerpt(host_in_url(host));
-    match instance.port().usable().or_else(|| instance.secure_port().usable()) {
-        Some(port) => format!("{host}:{port}"),
-        None => host.to_string(),
     }
 }
 
@@ -323,7 +313,7 @@ pub(crate) fn address(instance: &Instance) -> String {
 mod tests {
     use super::*;
     use crate::error::Kind;
-    use crate::model::Application;
+    use crate::model::{Application, Instance};
 
     fn status(state: RegistryState) -> RegistryStatus {
         RegistryStatus { state, ..RegistryStatus::of(None, Vec::new()) }

@@ -22,6 +22,13 @@ pub(crate) fn has_secret_placeholder(text: &str) -> bool {
         || text.split("${").skip(1).any(|rest| is_secret(rest.split([':', '}']).next().unwrap_or_default()))
 }
 
+/// Returns the value of a metadata entry without secrets: masked if its key names one, else without
+/// the credentials of its URLs.
+#[cfg(any(feature = "client", feature = "page"))]
+pub(crate) fn masked_metadata<'a>(key: &str, value: &'a str) -> Cow<'a, str> {
+    if is_secret(key) { MASK.into() } else { masked_urls(value) }
+}
+
 /// Replaces the credentials of the URLs in a text.
 pub(crate) fn masked_urls(text: &str) -> Cow<'_, str> {
     if !text.contains('@') && !text.contains("://") {

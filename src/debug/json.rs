@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::{Balancer, View, metadata_value, state_name};
+use super::{Balancer, View, state_name};
 use crate::balance::{EndpointSnapshot, ZoneSnapshot};
 use crate::cache::{RegistryStatus, server_state};
-use crate::config::masked_urls;
+use crate::config::{masked_metadata, masked_urls};
 use crate::model::{Instance, InstanceStatus, StatusCounts};
 use crate::transport::RegistryServer;
 
@@ -72,7 +72,7 @@ fn instance(instance: &Instance) -> Value {
     let metadata: Map<String, Value> = instance
         .metadata()
         .iter()
-        .map(|(key, value)| (key.to_owned(), metadata_value(key, value).into_owned().into()))
+        .map(|(key, value)| (key.to_owned(), masked_metadata(key, value).into_owned().into()))
         .collect();
     let overridden = Some(instance.overridden_status()).filter(|status| *status != InstanceStatus::Unknown);
     json!({

@@ -21,7 +21,6 @@ mod html;
 mod json;
 mod page;
 
-use std::borrow::Cow;
 use std::convert::Infallible;
 use std::fmt;
 use std::future::{Ready, ready};
@@ -37,7 +36,6 @@ use tower::Service;
 use crate::Eureka;
 use crate::balance::{self, EndpointState};
 use crate::cache::{RegistryStatus, Snapshot};
-use crate::config::{MASK, is_secret, masked_urls};
 use crate::model::{Application, Instance};
 
 /// Maximum number of instances in one response. Further ones are only counted.
@@ -285,11 +283,6 @@ fn state_name(state: EndpointState) -> &'static str {
         EndpointState::HalfOpen => "half-open",
         EndpointState::Outside => "outside the subset",
     }
-}
-
-/// Returns the value of a metadata entry, without secrets.
-fn metadata_value<'a>(key: &str, value: &'a str) -> Cow<'a, str> {
-    if is_secret(key) { MASK.into() } else { masked_urls(value) }
 }
 
 #[cfg(test)]

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::html::{Short, Text};
-use super::{Balancer, View, metadata_value, state_name};
+use super::{Balancer, View, state_name};
 use crate::balance::{EndpointSnapshot, EndpointState};
-use crate::cache::{RegistrySource, RegistryStatus, instance_address, server_state};
-use crate::model::{Application, Instance, InstanceStatus, StatusCounts};
+use crate::cache::{RegistrySource, RegistryStatus, server_state};
+use crate::config::masked_metadata;
+use crate::model::{Application, Instance, InstanceStatus, StatusCounts, shown_address};
 use crate::transport::RegistryServer;
 
 /// Number of instances up to which all applications are unfolded.
@@ -212,13 +213,13 @@ fn instance(f: &mut Formatter<'_>, instance: &Instance, is_selected: bool) -> fm
     if instance.overridden_status() != InstanceStatus::Unknown {
         write!(f, " <small>overridden</small>")?;
     }
-    write!(f, "</td><td><code>{}</code></td><td>{zone}</td><td>", Text(instance_address(instance)))?;
+    write!(f, "</td><td><code>{}</code></td><td>{zone}</td><td>", Text(shown_address(instance)))?;
     let metadata = instance.metadata();
     if !metadata.is_empty() {
         let open = if is_selected { " open" } else { "" };
         write!(f, "<details{open}><summary>{}</summary><ul>", metadata.len())?;
         for (key, value) in metadata.iter() {
-            write!(f, "<li><code>{}: {}</code></li>", Short(key), Short(metadata_value(key, value)))?;
+            write!(f, "<li><code>{}: {}</code></li>", Short(key), Short(masked_metadata(key, value)))?;
         }
         f.write_str("</ul></details>")?;
     }

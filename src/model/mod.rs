@@ -84,6 +84,18 @@ pub(crate) fn host_in_url(host: &str) -> String {
     if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.into() }
 }
 
+/// Returns the host with the plain port, else with the secure one, or `-`. The host is untrusted,
+/// so it is escaped and truncated.
+#[cfg(any(feature = "client", feature = "page"))]
+pub(crate) fn shown_address(instance: &Instance) -> String {
+    let Some(host) = instance.host() else { return "-".into() };
+    let host = crate::untrusted::Excerpt(host_in_url(host));
+    match instance.port().usable().or_else(|| instance.secure_port().usable()) {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_string(),
+    }
+}
+
 /// Parses an IP address. Brackets and the zone of an IPv6 address, which Java adds, are ignored:
 /// `fe80:0:0:0:0:0:0:1%eth0`. The zone is the name of an interface of the provider.
 #[cfg(feature = "client")]

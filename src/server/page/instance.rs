@@ -12,8 +12,8 @@ use super::forms::Token;
 use super::row::{class, left};
 use super::text::{self, Span};
 use super::{Shared, respond};
-use crate::config::{MASK, is_secret, masked_urls};
-use crate::model::{Instance, InstanceStatus, app_name};
+use crate::config::masked_metadata;
+use crate::model::{Instance, InstanceStatus, app_name, shown_address};
 use crate::server::access::{Identity, Role};
 use crate::server::http::pairs;
 use crate::server::registry::LeaseState;
@@ -123,10 +123,8 @@ fn details(lease: &LeaseState, facts: Facts) -> Details {
         ("secure health check", instance.secure_health_check_url()),
     ];
     let links = urls.into_iter().filter_map(|(name, url)| Some((name, text::link(url)?)));
-    let metadata = instance.metadata().iter().map(|(key, value)| {
-        let value = if is_secret(key) { MASK.into() } else { masked_urls(value) };
-        (text::visible(key), text::visible(&value))
-    });
+    let metadata = instance.metadata().iter();
+    let metadata = metadata.map(|(key, value)| (text::visible(key), text::visible(&masked_metadata(key, value))));
     Details {
         root: ROOT,
         app: text::short(instance.app()),
@@ -156,7 +154,7 @@ fn lines(instance: &Instance, lease: &LeaseState, now: i64) -> Vec<(&'static str
         ("Override", overridden.map(|status| status.to_string())),
         ("Zone", text(instance.zone())),
         ("Version", text(instance.metadata().get("version"))),
-        ("Address", Some(text::address(instance))),
+        ("Address", Some(shown_address(instance))),
         ("Host name", text(instance.host_name())),
         ("IP address", text(instance.ip_addr())),
         ("VIP address", text(instance.vip_address())),

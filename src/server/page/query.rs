@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use super::text::{parameter, short};
-use crate::model::{Instance, InstanceStatus};
+use crate::model::{Instance, InstanceStatus, shown_address};
 use crate::server::http::pairs;
 
 /// Maximum number of characters of the search text.
@@ -89,8 +89,7 @@ fn searched(instance: &Instance) -> impl Iterator<Item = Cow<'_, str>> {
         instance.metadata().get("version"),
         Some(instance.status().as_str()),
     ];
-    let address = super::text::address(instance);
-    names.into_iter().flatten().map(Cow::Borrowed).chain([Cow::Owned(address)])
+    names.into_iter().flatten().map(Cow::Borrowed).chain([Cow::Owned(shown_address(instance))])
 }
 
 impl fmt::Display for BadQuery {

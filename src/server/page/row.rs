@@ -3,7 +3,7 @@
 use askama::Template;
 
 use super::text::{self, Span};
-use crate::model::{InstanceStatus, StatusCounts};
+use crate::model::{InstanceStatus, StatusCounts, shown_address};
 use crate::server::registry::{LeaseState, Registry};
 use crate::server::view::{AppView, Record};
 
@@ -59,7 +59,7 @@ impl Row {
             is_overridden: instance.overridden_status() != InstanceStatus::Unknown,
             zone: text::short(instance.zone().unwrap_or("-")),
             version: text::short(instance.metadata().get("version").unwrap_or("-")),
-            address: text::address(instance),
+            address: shown_address(instance),
             link,
             renewed_ms: now.saturating_sub(lease.renewed_at),
             left_ms: lease.expires_at.saturating_sub(now),

@@ -5,7 +5,6 @@ use std::time::{Duration, SystemTime};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::model::Instance;
 use crate::untrusted::{Excerpt, Sanitized};
 
 /// Characters of a query parameter that need no encoding.
@@ -62,16 +61,6 @@ pub(super) fn parameter(text: &str) -> String {
 /// Returns the query that names an instance. It has no character with a meaning in HTML except `&`.
 pub(super) fn query_of(app: &str, id: &str) -> String {
     format!("app={}&id={}", parameter(app), parameter(id))
-}
-
-/// Returns the host with the plain port, else with the secure one.
-pub(super) fn address(instance: &Instance) -> String {
-    let Some(host) = instance.host() else { return "-".into() };
-    let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_owned() };
-    match instance.port().usable().or_else(|| instance.secure_port().usable()) {
-        Some(port) => short(&format!("{host}:{port}")),
-        None => short(&host),
-    }
 }
 
 /// Returns a URL of an instance if a browser may open it. Other schemes may run scripts.
