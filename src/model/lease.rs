@@ -25,6 +25,12 @@ impl LeaseInfo {
     pub const DEFAULT_RENEWAL_INTERVAL_SECS: i32 = 30;
     /// Lease duration in seconds of a client that sends none, or none above 0.
     pub const DEFAULT_DURATION_SECS: i32 = 90;
+
+    /// Returns the heartbeat interval in seconds: the default unless the announced one is above 0.
+    #[cfg(feature = "server")]
+    pub(crate) fn interval_secs(&self) -> i32 {
+        if self.renewal_interval_secs > 0 { self.renewal_interval_secs } else { Self::DEFAULT_RENEWAL_INTERVAL_SECS }
+    }
 }
 
 impl Default for LeaseInfo {

@@ -1,7 +1,7 @@
 //! Reason for which an instance is in the registry.
 
 use super::text::Span;
-use crate::model::{InstanceStatus, LeaseInfo};
+use crate::model::InstanceStatus;
 use crate::server::registry::LeaseState;
 
 /// Facts of the registry that the reason depends on.
@@ -25,7 +25,7 @@ pub(super) fn sentences(lease: &LeaseState, facts: Facts) -> Vec<String> {
     } else {
         sentences.push(format!("It registered {since} ago and has sent no heartbeat since."));
     }
-    let every_ms = 1_000 * i64::from(interval_secs(lease));
+    let every_ms = 1_000 * i64::from(lease.instance.lease.unwrap_or_default().interval_secs());
     let missed = silence / every_ms;
     if missed >= 2 {
         sentences.push(format!(
@@ -76,11 +76,6 @@ pub(super) fn sentences(lease: &LeaseState, facts: Facts) -> Vec<String> {
         sentences.push("It is this registry server itself.".into());
     }
     sentences
-}
-
-fn interval_secs(lease: &LeaseState) -> i32 {
-    let announced = lease.instance.lease().map_or(0, |info| info.renewal_interval_secs);
-    if announced > 0 { announced } else { LeaseInfo::DEFAULT_RENEWAL_INTERVAL_SECS }
 }
 
 #[cfg(test)]

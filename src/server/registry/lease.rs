@@ -204,10 +204,7 @@ impl Lease {
     /// Returns true if the instance missed two heartbeats in a row, by the interval that it
     /// announced, or if the lease is expired.
     pub(super) fn is_silent(&self, now: i64) -> bool {
-        let interval_secs = match self.instance().lease.map_or(0, |info| info.renewal_interval_secs) {
-            seconds @ 1.. => seconds,
-            _ => LeaseInfo::DEFAULT_RENEWAL_INTERVAL_SECS,
-        };
+        let interval_secs = self.instance().lease.unwrap_or_default().interval_secs();
         let silence = now.saturating_sub(self.renewed_at());
         silence > 2 * 1000 * i64::from(interval_secs) || self.is_expired(0, now)
     }
