@@ -4,8 +4,8 @@ use http::HeaderValue;
 
 /// Returns true if one of the header's values is this etag. Weak values match, since a proxy may
 /// have weakened the etag.
-pub(super) fn matches(values: &[HeaderValue], etag: &HeaderValue) -> bool {
-    values.iter().any(|value| {
+pub(in crate::server) fn matches<'a>(values: impl IntoIterator<Item = &'a HeaderValue>, etag: &HeaderValue) -> bool {
+    values.into_iter().any(|value| {
         let mut tags = value.as_bytes().split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
         tags.any(|tag| tag == b"*" || tag.strip_prefix(b"W/").unwrap_or(tag) == etag.as_bytes())
     })

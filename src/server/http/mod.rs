@@ -57,6 +57,8 @@ use self::guard::Resource;
 #[cfg(feature = "page")]
 pub(super) use self::guard::protect;
 #[cfg(feature = "page")]
+pub(super) use self::if_none_match::matches as etag_matches;
+#[cfg(feature = "page")]
 pub(super) use self::info::{application_stats, general_stats, uptime_text};
 pub(super) use self::instances::{Invalid, UNKNOWN_OVERRIDE, valid};
 pub(super) use self::intake::Intake;
@@ -64,6 +66,8 @@ pub use self::operation::{Describe, DescribeLayer, Operation, OperationKind};
 #[cfg(feature = "page")]
 pub(super) use self::query::pairs;
 pub(super) use self::refusals::Refusals;
+#[cfg(feature = "page")]
+pub(super) use self::response::accepts_gzip;
 pub use self::service::{RegistryService, ResponseFuture};
 pub(super) use self::state::{Parts, ServerState};
 use super::metrics::OperationLabel;

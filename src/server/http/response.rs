@@ -214,7 +214,7 @@ fn is_any(value: &str) -> bool {
     value.contains("*/*") || value.contains("application/*")
 }
 
-fn accepts_gzip(headers: &HeaderMap) -> bool {
+pub(in crate::server) fn accepts_gzip(headers: &HeaderMap) -> bool {
     let is_plain = headers.get(ACCEPT_ENCODING).is_some_and(|value| value == "gzip");
     is_plain
         || values(headers, ACCEPT_ENCODING).flat_map(|value| value.split(',')).any(|coding| {

@@ -11,10 +11,12 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::header::{
-    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH,
-    LOCATION, REFERRER_POLICY, RETRY_AFTER, VARY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION,
+    REFERRER_POLICY, RETRY_AFTER, VARY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+
+use crate::server::http::{accepts_gzip, etag_matches};
 
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
@@ -155,7 +157,7 @@ impl File {
     /// Responds with the file, or with 304 if the browser has it. It is checked for each page, so
     /// that a new version of the server takes effect at once.
     fn respond(&self, headers: &HeaderMap) -> Response {
-        let is_known = headers.get(IF_NONE_MATCH).is_some_and(|tag| *tag == self.etag);
+        let is_known = etag_matches(headers.get_all(IF_NONE_MATCH), &self.etag);
         let mut response = secured(if is_known {
             StatusCode::NOT_MODIFIED.into_response()
         } else {
@@ -166,9 +168,4 @@ impl File {
         response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         response
     }
-}
-
-fn accepts_gzip(headers: &HeaderMap) -> bool {
-    let texts = headers.get_all(ACCEPT_ENCODING).into_iter().filter_map(|value| value.to_str().ok());
-    texts.flat_map(|text| text.split(',')).any(|coding| coding.trim().eq_ignore_ascii_case("gzip"))
 }
