@@ -174,13 +174,13 @@ impl Live {
         let revision = sent.snapshot.revision;
         (feed.last, feed.status) = (Some(sent.snapshot), Some(sent.status));
         if let Some(data) = sent.data {
-            self.push(&mut feed, revision, "change", &data);
+            self.push(&mut feed, revision, &data);
         }
         true
     }
 
-    fn push(&self, feed: &mut Feed, revision: u64, name: &str, data: &Value) {
-        let text = format!("event: {name}\nid: {}\ndata: {data}\n\n", self.position_of(revision));
+    fn push(&self, feed: &mut Feed, revision: u64, data: &Value) {
+        let text = format!("event: change\nid: {}\ndata: {data}\n\n", self.position_of(revision));
         let event = Event { number: *self.next.borrow(), revision, bytes: text.into() };
         feed.bytes += event.bytes.len();
         feed.events.push_back(event);
@@ -207,7 +207,7 @@ impl Live {
             data.insert("totals".into(), totals(&snapshot).into());
         }
         let (status, replicas) = (Status::of(&self.server), Replicas::of(&self.server));
-        let key = Key::of(&status, &replicas, self.server.is_open());
+        let key = Key::of(&status, &replicas);
         if known != Some(&key) || ticks.is_multiple_of(STATUS_TICKS) {
             data.insert("status".into(), render(&status).into());
             data.insert("replicas".into(), render(&replicas).into());
@@ -248,10 +248,10 @@ struct Collected {
 }
 
 impl Key {
-    fn of(status: &Status, replicas: &Replicas, is_open: bool) -> Self {
-        let preservation = &status.preservation;
+    fn of(status: &Status, replicas: &Replicas) -> Self {
+        let Status { is_open, preservation, .. } = status;
         Self {
-            numbers: (is_open, preservation.is_active, preservation.received, preservation.threshold),
+            numbers: (*is_open, preservation.is_active, preservation.received, preservation.threshold),
             peers: replicas.peers.iter().map(|peer| (peer.url.clone(), peer.state)).collect(),
         }
     }

@@ -41,7 +41,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{OriginalUri, Request};
+use axum::extract::{OriginalUri, Request, State};
 use axum::response::Response;
 use axum::routing::{MethodRouter, get};
 use http::HeaderMap;
@@ -77,47 +77,39 @@ impl RegistryService {
 /// Adds the page to a router, at the path of the settings.
 pub(super) fn onto(server: &ServerState, others: Router) -> Router {
     let Some(base) = server.about().page.clone() else { return others };
-    let page = shared(server);
     if !base.is_empty() {
-        let root = page.clone();
-        let root = get(move |request: Request| async move { registry::respond(&root, request).await });
         let last = base.rsplit('/').next().unwrap_or_default().to_owned();
         return Router::new()
-            .nest(&format!("{base}/"), protect(server, routes(page, root)))
+            .nest(&format!("{base}/"), router(server))
             .route(&base, get(async move || respond::redirect(&format!("{last}/"))))
             .fallback_service(others);
     }
-    let (of_page, of_others) = (page.clone(), others.clone());
-    let root = get(move |request: Request| async move {
+    let of_others = others.clone();
+    let root = get(move |page: State<Shared>, request: Request| async move {
         if accepts_html(request.headers()) {
-            return registry::respond(&of_page, request).await;
+            return registry::respond(page, request).await;
         }
         of_others.oneshot(request).await.unwrap_or_else(|never| match never {})
     });
-    protect(server, routes(page, root.fallback_service(others.clone()))).fallback_service(others)
+    routes(server, root.fallback_service(others.clone())).fallback_service(others)
 }
 
 /// Returns the page as a router of its own, to be mounted at a path that ends in a slash.
 pub(super) fn router(server: &ServerState) -> Router {
-    let page = shared(server);
-    let root = page.clone();
-    let routes = routes(page, get(move |request: Request| async move { registry::respond(&root, request).await }));
-    protect(server, routes)
+    routes(server, get(registry::respond))
 }
 
-fn shared(server: &ServerState) -> Shared {
-    Arc::new(Page { server: server.clone(), cache: Cache::default(), live: Live::new(server.clone()) })
-}
-
-fn routes(page: Shared, root: MethodRouter) -> Router {
-    Router::new()
+fn routes(server: &ServerState, root: MethodRouter<Shared>) -> Router {
+    let page = Page { server: server.clone(), cache: Cache::default(), live: Live::new(server.clone()) };
+    let routes = Router::new()
         .route("/lastn", get(lastn::respond))
         .route("/page/instance", get(instance::respond).post(actions::respond))
         .route("/page/live", get(live::respond))
         .route("/page/style.css", get(respond::style))
         .route("/page/script.js", get(respond::script))
-        .with_state(page)
         .route("/", root)
+        .with_state(Arc::new(page));
+    protect(server, routes)
 }
 
 /// Returns true if a request accepts HTML by name, as those of browsers do. Probes and command-line

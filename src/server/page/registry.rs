@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use askama::Template;
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::response::Response;
 use http::StatusCode;
 use tokio::sync::{Mutex, Semaphore};
@@ -44,7 +44,7 @@ impl Default for Cache {
 }
 
 /// Responds with the page.
-pub(super) async fn respond(page: &Shared, request: Request) -> Response {
+pub(super) async fn respond(State(page): State<Shared>, request: Request) -> Response {
     if let Some(redirect) = with_slash(&request) {
         return redirect;
     }
@@ -54,7 +54,7 @@ pub(super) async fn respond(page: &Shared, request: Request) -> Response {
     };
     // From now on the changes are recorded, so that the script misses none.
     page.live.touch();
-    let document = if query.matches_all() && query.page == 1 { whole(page).await } else { search(page, query).await };
+    let document = if query.matches_all() && query.page == 1 { whole(&page).await } else { search(&page, query).await };
     match document {
         Some(document) => document.respond(request.headers()),
         None => respond::busy(""),
@@ -118,7 +118,7 @@ pub(super) struct Status {
     data_center: String,
     now: String,
     uptime: String,
-    is_open: bool,
+    pub(super) is_open: bool,
     gate_reason: String,
     pub(super) preservation: SelfPreservation,
 }
