@@ -3,14 +3,12 @@
 
 use axum::Router;
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::get;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use serde_json::json;
 
+use super::probes::{JSON, respond};
 use crate::server::http::state::ServerState;
-
-const JSON: &str = "application/json";
 
 /// Returns the routes of the actuator. Without metrics, those of the metrics are missing.
 pub(super) fn router(server: ServerState) -> Router {
@@ -19,7 +17,7 @@ pub(super) fn router(server: ServerState) -> Router {
     #[cfg_attr(not(feature = "prometheus"), allow(unused_mut, reason = "only metrics add routes"))]
     let mut router = Router::new().route("/actuator/info", get(info));
     #[cfg(feature = "prometheus")]
-    if server.has_metrics() {
+    if server.measured().is_enabled() {
         paths.extend(["/actuator/metrics", "/actuator/prometheus"]);
         router = router
             .route("/metrics", get(metrics::text))
@@ -36,7 +34,7 @@ pub(super) fn router(server: ServerState) -> Router {
         })
         .collect();
     let links = json!({"_links": links}).to_string();
-    router.route("/actuator", get(async move || respond(JSON, links.clone()))).with_state(server)
+    router.route("/actuator", get(async move || respond(true, JSON, links.clone()))).with_state(server)
 }
 
 /// Responds with the version and the uptime.
@@ -53,7 +51,7 @@ async fn info(State(server): State<ServerState>) -> Response {
         "os": {"name": std::env::consts::OS, "arch": std::env::consts::ARCH},
         "process": {"pid": std::process::id(), "uptimeSeconds": server.uptime().as_secs()},
     });
-    respond(JSON, info.to_string())
+    respond(true, JSON, info.to_string())
 }
 
 /// Returns the features that this server was built with.
@@ -70,10 +68,6 @@ fn features() -> Vec<&'static str> {
     features.into_iter().filter(|(_, is_enabled)| *is_enabled).map(|(name, _)| name).collect()
 }
 
-fn respond(content_type: &'static str, body: String) -> Response {
-    ([(CONTENT_TYPE, content_type), (CACHE_CONTROL, "no-store")], body).into_response()
-}
-
 #[cfg(feature = "prometheus")]
 mod metrics {
     use axum::extract::{Path, RawQuery, State};
@@ -86,12 +80,12 @@ mod metrics {
 
     /// Responds with all metrics in the text format of Prometheus.
     pub(super) async fn text(State(server): State<ServerState>) -> Response {
-        respond(metrics::CONTENT_TYPE, metrics::text(&server.metrics()))
+        respond(true, metrics::CONTENT_TYPE, metrics::text(&server.metrics()))
     }
 
     /// Responds with the names of all metrics.
     pub(super) async fn names(State(server): State<ServerState>) -> Response {
-        respond(JSON, metrics::names(&server.metrics()).to_string())
+        respond(true, JSON, metrics::names(&server.metrics()).to_string())
     }
 
     /// Responds with one metric. The parameters `tag=NAME:VALUE` select some of its samples.
@@ -106,7 +100,7 @@ mod metrics {
             return (StatusCode::BAD_REQUEST, "a tag is tag=NAME:VALUE").into_response();
         };
         match metrics::one(&server.metrics(), &name, &tags) {
-            Some(metric) => respond(JSON, metric.to_string()),
+            Some(metric) => respond(true, JSON, metric.to_string()),
             None => StatusCode::NOT_FOUND.into_response(),
         }
     }

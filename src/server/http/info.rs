@@ -17,7 +17,7 @@ use crate::model::InstanceStatus;
 #[cfg(feature = "xml")]
 use crate::model::xml;
 use crate::server::http::state::ServerState;
-use crate::server::registry::{Preservation, Renewals};
+use crate::server::registry::Renewals;
 use crate::sync::offload;
 
 /// Root element of the status in XML: the name of a Java class.
@@ -111,16 +111,11 @@ pub(in crate::server) fn general_stats(uptime: Duration) -> Stats {
 fn registry_stats(server: &ServerState) -> Stats {
     let registry = server.registry();
     let (preservation, Renewals { last_minute, threshold }) = (registry.preservation(), registry.renewals());
-    let state = match preservation {
-        Preservation::Disabled => "disabled",
-        Preservation::Inactive => "inactive",
-        Preservation::Partial(_) | Preservation::Active => "active",
-    };
     vec![
         ("open-for-traffic", server.is_open().to_string()),
         ("open-for-traffic-reason", server.gate_reason()),
         ("registered-instances", registry.size().to_string()),
-        ("self-preservation", state.to_owned()),
+        ("self-preservation", preservation.state().to_owned()),
         ("preserved-applications", preservation.to_string()),
         ("renews-last-minute", last_minute.to_string()),
         ("renews-threshold", threshold.to_string()),

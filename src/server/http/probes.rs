@@ -10,9 +10,9 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use serde_json::{Map, Value, json};
 
 use crate::server::http::state::ServerState;
-use crate::server::registry::{Preservation, Renewals};
+use crate::server::registry::Renewals;
 
-const JSON: &str = "application/json";
+pub(super) const JSON: &str = "application/json";
 const UP: &str = "UP";
 const OUT_OF_SERVICE: &str = "OUT_OF_SERVICE";
 /// Status of a component that an operator should look at. Unlike DOWN, it leaves the server UP.
@@ -106,18 +106,13 @@ fn components(server: &ServerState) -> Map<String, Value> {
 fn self_preservation(server: &ServerState) -> Value {
     let registry = server.registry();
     let (preservation, Renewals { last_minute, threshold }) = (registry.preservation(), registry.renewals());
-    let (status, state) = match preservation {
-        Preservation::Disabled => (UP, "disabled"),
-        Preservation::Inactive => (UP, "inactive"),
-        Preservation::Partial(_) | Preservation::Active => (UNKNOWN, "active"),
-    };
     let details = json!({
-        "state": state,
+        "state": preservation.state(),
         "preservedApplications": preservation.to_string(),
         "renewsLastMinute": last_minute,
         "renewsThreshold": threshold,
     });
-    json!({"status": status, "details": details})
+    json!({"status": if preservation.is_active() { UNKNOWN } else { UP }, "details": details})
 }
 
 async fn index(State(server): State<ServerState>, registry: String) -> Response {
@@ -129,7 +124,7 @@ async fn index(State(server): State<ServerState>, registry: String) -> Response 
 }
 
 /// Responds with 200 if the server is ready, else with 503.
-fn respond(ready: bool, content_type: &'static str, body: String) -> Response {
+pub(super) fn respond(ready: bool, content_type: &'static str, body: String) -> Response {
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, [(CONTENT_TYPE, content_type), (CACHE_CONTROL, "no-store")], body).into_response()
 }

@@ -161,11 +161,6 @@ impl ServerState {
         Vec::new()
     }
 
-    #[cfg(feature = "prometheus")]
-    pub(in crate::server) fn has_metrics(&self) -> bool {
-        self.0.about.metrics
-    }
-
     /// Returns the parts of the server that the metrics are read from.
     #[cfg(feature = "prometheus")]
     pub(super) fn metrics(&self) -> crate::server::metrics::Parts<'_> {

@@ -53,6 +53,15 @@ impl Preservation {
     pub(in crate::server) fn is_active(self) -> bool {
         matches!(self, Self::Partial(_) | Self::Active)
     }
+
+    /// Returns the name of the state, as health and the status show it.
+    pub(in crate::server) fn state(self) -> &'static str {
+        match self {
+            Self::Disabled => "disabled",
+            Self::Inactive => "inactive",
+            Self::Partial(_) | Self::Active => "active",
+        }
+    }
 }
 
 /// Received and expected heartbeats of the whole registry.
