@@ -109,6 +109,14 @@ async fn info_has_the_version_and_the_uptime() {
     let info = json_of(&router, "/actuator/info").await;
     assert_eq!((&info["app"]["name"], &info["process"]["uptimeSeconds"]), (&json!("tower-eureka"), &json!(90)));
     assert_eq!(info["build"]["version"], env!("CARGO_PKG_VERSION"));
+    let features = info["build"]["features"].as_array().unwrap();
+    for (feature, is_enabled) in [
+        ("access", cfg!(feature = "access")),
+        ("page", cfg!(feature = "page")),
+        ("prometheus", cfg!(feature = "prometheus")),
+    ] {
+        assert_eq!(features.contains(&feature.into()), is_enabled, "{feature} in {features:?}");
+    }
     let links = json_of(&router, "/actuator").await["_links"].take();
     assert_eq!(links["health"]["href"], "/actuator/health");
     for link in links.as_object().unwrap().values() {

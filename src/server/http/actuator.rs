@@ -57,8 +57,10 @@ async fn info(State(server): State<ServerState>) -> Response {
 /// Returns the features that this server was built with.
 fn features() -> Vec<&'static str> {
     let features = [
+        ("access", cfg!(feature = "access")),
         ("cli", cfg!(feature = "cli")),
         ("dns", cfg!(feature = "dns")),
+        ("page", cfg!(feature = "page")),
         ("peers", cfg!(feature = "peers")),
         ("pkcs12", cfg!(feature = "pkcs12")),
         ("prometheus", cfg!(feature = "prometheus")),
