@@ -1,14 +1,23 @@
 #!/usr/bin/env bash
-# Checks the unit and the manifests with the tools that are here, and says which checks were not run.
+# Checks the unit, the manifests and the files of the container with the tools that are here, and says which checks were
+# not run.
 #
 # packaging/check.sh [BINARY]: the binary that the unit starts, by default that of the debug build.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 binary=$(realpath "${1:-${CARGO_TARGET_DIR:-target}/debug/tower-eureka}")
 
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+
+# `docker build` receives only the files that the ignore file names.
+mkdir "$folder/context"
+sed -n 's/^!//p' packaging/docker/Dockerfile.dockerignore | tar --create --files-from - | tar --extract --directory "$folder/context"
+CARGO_TARGET_DIR=$(realpath "${CARGO_TARGET_DIR:-target}") \
+    cargo check --quiet --locked --all-features --bin tower-eureka --manifest-path "$folder/context/Cargo.toml"
+echo 'container: its files suffice to build'
+
 if command -v systemd-analyze >/dev/null; then
-    folder=$(mktemp -d)
-    trap 'rm -rf "$folder"' EXIT
     # The binary is not installed here.
     sed "s|^ExecStart=/usr/bin/tower-eureka|ExecStart=$binary|" packaging/systemd/tower-eureka.service >"$folder/tower-eureka.service"
     SYSTEMD_LOG_LEVEL=warning systemd-analyze verify --man=no "$folder/tower-eureka.service"
