@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  Transport (operations.rs)   one method per operation (request.rs), reads the response;
-//!      │                       parts of the registry (resource.rs), pages and overrides (operator.rs)
+//!      │                       lists (lists.rs) and parts of them (resource.rs), pages and overrides (operator.rs)
 //!      │
 //!  Servers (failover.rs)       tries one server after the other (server_order.rs, errors.rs),
 //!      │                       looks up the list of servers (servers/, dns.rs)
@@ -21,6 +21,7 @@ mod body;
 mod dns;
 mod errors;
 mod failover;
+mod lists;
 mod operations;
 mod operator;
 mod regions;
@@ -36,9 +37,9 @@ mod token;
 
 #[cfg(all(feature = "dns", feature = "peers"))]
 pub(crate) use dns::DnsLookup;
+pub(crate) use lists::{Fetched, Full, Origin};
 #[cfg(feature = "peers")]
 pub(crate) use operations::Replicated;
-pub(crate) use operations::{Fetched, Full, Origin};
 pub use operations::{Renewal, Transport};
 pub use request::RequestBody;
 pub(crate) use resource::Resource;

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{Method, StatusCode};
 
 use super::errors::InvalidResponse;
 use super::failover::{SendOptions, Servers};
+use super::lists::Full;
 #[cfg(feature = "peers")]
 use super::request::NODE_ID;
 use super::request::{Operation, query, segment};
-use super::response::{Responder, ServerResponse};
-use super::server_clock::ResponseDate;
+use super::response::ServerResponse;
 use super::server_order::{Access, MAX_SERVERS};
 use super::servers::RegistryServer;
 use super::stack::HttpStack;
@@ -21,9 +21,8 @@ use crate::config::{ListedServer, ServerSettings, ServiceUrl};
 use crate::error::Error;
 #[cfg(feature = "peers")]
 use crate::model::ReplicationResponse;
-use crate::model::{Application, Applications, DecodeError, Digest, Instance, InstanceStatus, Known};
+use crate::model::{Application, Applications, DecodeError, Instance, InstanceStatus, Known};
 use crate::sync::{OFFLOAD_THRESHOLD, offload};
-use crate::time::Moment;
 
 /// Client for the REST operations of registry servers, with failover. Cheap to clone.
 ///
@@ -48,7 +47,7 @@ use crate::time::Moment;
 /// is then unknown whether the server received the request.
 #[derive(Clone)]
 pub struct Transport {
-    servers: Arc<Servers>,
+    pub(super) servers: Arc<Servers>,
     stack: HttpStack,
     /// Value of `DiscoveryIdentity-Name`, by which Java distinguishes clients from servers.
     identity: &'static str,
@@ -59,76 +58,6 @@ pub struct Transport {
     /// True if deltas use the fallback after the whole registry did.
     pub(super) deltas_fall_back: bool,
     background: bool,
-}
-
-/// List of applications with the data that proves its continuity.
-#[derive(Debug)]
-pub(crate) struct Fetched {
-    pub(crate) list: Applications,
-    pub(crate) origin: Origin,
-    /// Time of the request.
-    pub(crate) requested: Moment,
-    /// Digest of the whole registry, of which the list may be a delta.
-    pub(crate) digest: Option<Digest>,
-    pub(crate) etag: Option<HeaderValue>,
-    /// Bytes of the body as received, before decompression.
-    pub(crate) received: u64,
-    /// Date of the response by the server's clock.
-    pub(crate) date: Option<ResponseDate>,
-    /// True if the body was compressed.
-    pub(crate) is_compressed: bool,
-}
-
-impl Fetched {
-    /// Returns everything of a response but its list.
-    pub(super) fn head(origin: Origin, response: &ServerResponse) -> Self {
-        let headers = &response.headers;
-        Self {
-            list: Applications::default(),
-            origin,
-            requested: response.requested,
-            digest: headers.get(Digest::HEADER).and_then(Digest::from_header),
-            etag: headers.get(header::ETAG).cloned(),
-            received: response.received,
-            date: response.date,
-            is_compressed: headers.contains_key(header::CONTENT_ENCODING),
-        }
-    }
-}
-
-/// Result of fetching the whole registry.
-#[derive(Debug)]
-pub(crate) enum Full {
-    Changed(Fetched),
-    /// The registry still has the known `ETag`. Holds the server and the time of the request.
-    Unchanged(Origin, Moment),
-}
-
-/// Identity of the server that responded, as far as it is known: its service URL and the server
-/// behind it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Origin {
-    url: Arc<str>,
-    responder: Responder,
-}
-
-impl Origin {
-    /// Returns the service URL without credentials.
-    pub(crate) fn url(&self) -> &Arc<str> {
-        &self.url
-    }
-
-    pub(super) fn new(server: &ServiceUrl, response: &ServerResponse) -> Self {
-        Self { url: server.as_str().clone(), responder: response.responder.clone() }
-    }
-}
-
-#[cfg(test)]
-impl Origin {
-    /// Returns the origin of a service URL with this number.
-    pub(crate) fn of(number: usize) -> Self {
-        Self { url: format!("http://{number}/").into(), responder: Responder::default() }
-    }
 }
 
 /// Result of sending a batch to a peer.
@@ -374,42 +303,6 @@ impl Transport {
         })
     }
 
-    /// Fetches the whole registry, unless its `ETag` is still the `known` one. With a `stagger`,
-    /// the next server is tried after that time while the previous attempt is still pending.
-    /// Instances that are held are not decoded again.
-    pub(crate) async fn full(
-        &self,
-        known: Option<&HeaderValue>,
-        stagger: Option<Duration>,
-        held: &Known,
-    ) -> Result<Full, Error> {
-        let options = SendOptions { stagger, ..self.options() };
-        let fetch = |query: &str| {
-            let operation = Operation::new("fetch registry", Method::GET).path(format!("apps/{query}"));
-            let operation = operation.list(held.clone());
-            self.fetch(Operation { known: known.cloned(), ..operation }, options)
-        };
-        let (full, is_fallback) = self.with_fallback(fetch).await;
-        if full.is_ok() {
-            self.servers.fell_back.store(is_fallback, Ordering::Release);
-        }
-        full
-    }
-
-    /// Fetches a list with the query of lists, or with the fallback query if the server rejects
-    /// that one with 403. Returns `true` as well in the second case.
-    pub(super) async fn with_fallback<F: Future<Output = Result<Full, Error>>>(
-        &self,
-        fetch: impl Fn(&str) -> F,
-    ) -> (Result<Full, Error>, bool) {
-        match (fetch(&self.list_query).await, self.fallback_query) {
-            (Err(error), Some(fallback)) if error.status() == Some(StatusCode::FORBIDDEN.as_u16()) => {
-                (fetch(fallback).await, true)
-            }
-            (full, _) => (full, false),
-        }
-    }
-
     /// Fetches the changes of the last three minutes. Returns `None` if the server offers no deltas
     /// (403, 404). The whole registry must be fetched then.
     ///
@@ -417,18 +310,6 @@ impl Transport {
     /// When no server sends it.
     pub async fn delta(&self) -> Result<Option<Applications>, Error> {
         Ok(self.changes().await?.map(|fetched| fetched.list))
-    }
-
-    /// Fetches the delta with the data that proves its continuity.
-    pub(crate) async fn changes(&self) -> Result<Option<Fetched>, Error> {
-        let fell_back = self.deltas_fall_back && self.servers.fell_back.load(Ordering::Acquire);
-        let query = self.fallback_query.filter(|_| fell_back).unwrap_or(&self.list_query);
-        let operation = Operation::new("fetch delta", Method::GET).path(format!("apps/delta{query}"));
-        let operation = operation.accept_not_found().accept_forbidden().list(Known::default());
-        Ok(match self.fetch_optional(operation, self.options()).await? {
-            Some(Full::Changed(fetched)) => Some(fetched),
-            _ => None,
-        })
     }
 
     /// Fetches one application. Returns `None` if the registry has no instance of it.
@@ -497,17 +378,6 @@ impl Transport {
         .await
     }
 
-    /// Fetches the whole registry with the data that proves its continuity.
-    #[cfg(feature = "peers")]
-    pub(crate) async fn registry(&self) -> Result<Fetched, Error> {
-        let operation = Operation::new("fetch registry", Method::GET).path(format!("apps/{}", self.list_query));
-        let operation = operation.list(Known::default());
-        match self.fetch(operation, self.options()).await? {
-            Full::Changed(fetched) => Ok(fetched),
-            Full::Unchanged(..) => unreachable!("304 is accepted only with a known ETag"),
-        }
-    }
-
     async fn by_vip(&self, kind: &str, name: &str) -> Result<Applications, Error> {
         let operation = Operation { app: Some(name), ..Operation::new("fetch VIP", Method::GET) };
         let operation = operation.path(format!("{kind}/{}", segment(name))).accept_not_found();
@@ -527,30 +397,6 @@ impl Transport {
     ) -> Result<Option<T>, Error> {
         self.send(operation, self.options(), |_, response| async move {
             if response.status.is_client_error() { Ok(None) } else { decode_body(response, decode).await.map(Some) }
-        })
-        .await
-    }
-
-    /// Fetches a list with an operation that accepts neither 403 nor 404.
-    async fn fetch(&self, operation: Operation<'_>, options: SendOptions) -> Result<Full, Error> {
-        let fetched = self.fetch_optional(operation, options).await?;
-        Ok(fetched.expect("the operation accepts neither 403 nor 404"))
-    }
-
-    /// Returns `None` for an accepted 403 or 404.
-    async fn fetch_optional(&self, operation: Operation<'_>, options: SendOptions) -> Result<Option<Full>, Error> {
-        self.send(operation, options, |server, response| {
-            let origin = Origin::new(server, &response);
-            async move {
-                if response.status == StatusCode::NOT_MODIFIED {
-                    return Ok(Some(Full::Unchanged(origin, response.requested)));
-                }
-                if response.status.is_client_error() {
-                    return Ok(None);
-                }
-                let head = Fetched::head(origin, &response);
-                Ok(Some(Full::Changed(Fetched { list: response.into_list()?, ..head })))
-            }
         })
         .await
     }
