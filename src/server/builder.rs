@@ -18,6 +18,8 @@ use super::listen::Acceptor;
 use super::listen::Limits as ConnectionLimits;
 use super::metrics::Measured;
 use super::node::Node;
+#[cfg(all(feature = "access", feature = "peers"))]
+use super::outbound::Outbound;
 #[cfg(feature = "peers")]
 use super::regions::RemoteRegions;
 use super::registry::{Registry, Settings};
@@ -368,9 +370,12 @@ impl EurekaServerBuilder {
         let clock = Clock::start();
         let (settings, events) = (self.registry_settings(), Arc::<Events>::default());
         #[cfg(feature = "peers")]
-        let Parts { settings, regions, replication, gate, own, registered } =
+        let Parts { peers, settings, regions, replication, gate, own, registered } =
             self.parts(settings, tls.is_some(), clock, events.clone())?;
-        let (access, access_tasks, access_summary) = self.start_access()?;
+        let (access, access_tasks, access_summary) = self.start_access(
+            #[cfg(all(feature = "access", feature = "peers"))]
+            &peers.outbound,
+        )?;
         let registry = Arc::new(Registry::with_events(settings.clone(), events));
         let refusals = Arc::<http::Refusals>::default();
         let timers = Timers::start(&registry, refusals.clone(), &settings, clock);
@@ -395,7 +400,7 @@ impl EurekaServerBuilder {
         #[cfg(feature = "peers")]
         let cluster = Cluster::new(
             node.clone(),
-            self.peers,
+            peers,
             self.node,
             self.eviction.expected_renewal_interval,
             regions.clone(),
@@ -464,13 +469,16 @@ impl EurekaServerBuilder {
 
     /// Starts the access control, if callers are restricted. Returns it with its tasks and its
     /// description.
-    fn start_access(&self) -> Result<StartedAccess, Error> {
+    fn start_access(
+        &self,
+        #[cfg(all(feature = "access", feature = "peers"))] outbound: &Outbound,
+    ) -> Result<StartedAccess, Error> {
         let Some(access) = self.access.as_ref().filter(|access| access.is_enabled()) else {
             return Ok((None, JoinSet::new(), None));
         };
         let started = access.start(
             #[cfg(all(feature = "access", feature = "peers"))]
-            &self.peers.with_stores()?.outbound,
+            outbound,
         );
         let Started { control, tasks, summary } = started.map_err(Error::access)?;
         Ok((Some(control), tasks, Some(summary.into())))
@@ -535,11 +543,11 @@ impl EurekaServerBuilder {
     /// Creates the parts of a node with peers.
     #[cfg(feature = "peers")]
     fn parts(&self, settings: Settings, is_https: bool, clock: Clock, events: Arc<Events>) -> Result<Parts, Error> {
-        let peers = &self.peers.with_stores()?;
+        let peers = self.peers.with_stores()?;
         let regions = RemoteRegions::new(&self.regions, &peers.outbound, &settings)?;
         let own = self.port.map(|port| self.node.instance(port, is_https, clock.now_ms())).transpose()?;
         let hosts = self.node.hosts(own.as_ref());
-        let replication = Replication::new(peers, hosts, self.port, regions.is_some(), events)?;
+        let replication = Replication::new(&peers, hosts, self.port, regions.is_some(), events)?;
         let has_cluster = replication.has_cluster();
         let registered = own.clone().filter(|_| self.node.register && has_cluster);
         let gate = if has_cluster { Gate::starting(peers.wait_when_empty, peers.sync_up) } else { Gate::single() };
@@ -549,13 +557,15 @@ impl EurekaServerBuilder {
             tombstone_retention: if has_cluster { peers.tombstone_retention() } else { Duration::ZERO },
             ..settings
         };
-        Ok(Parts { settings, regions, replication, gate, own, registered })
+        Ok(Parts { peers, settings, regions, replication, gate, own, registered })
     }
 }
 
 /// Parts of a node with peers.
 #[cfg(feature = "peers")]
 struct Parts {
+    /// Settings of the peers with their TLS stores, whose files were read.
+    peers: Peers,
     settings: Settings,
     regions: Option<Arc<RemoteRegions>>,
     replication: Replication,
