@@ -400,6 +400,7 @@ const NO_ACCESS_CONTROL: &str = "is set, but this server has no such access cont
                                  user.roles and oauth2.resourceserver.jwt; set eureka.server.access.* and remove this setting";
 const OF_SPRING_BOOT_1: &str =
     "is a setting of Spring Boot 1: use spring.security.user.name and spring.security.user.password";
+
 /// Settings of `server.ssl` with the reason why they have no effect.
 #[cfg(feature = "tls")]
 pub(super) const OF_SSL: &[(&str, &str)] = &[
