@@ -106,7 +106,8 @@ pub(crate) fn is_rejected_handshake(error: &(dyn StdError + 'static)) -> bool {
     })
 }
 
-fn tls_error(error: &io::Error) -> Option<&TlsError> {
+/// Returns the error of rustls behind an error of a stream.
+pub(super) fn tls_error(error: &io::Error) -> Option<&TlsError> {
     error.get_ref()?.downcast_ref()
 }
 

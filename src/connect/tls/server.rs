@@ -17,6 +17,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::alpn::{HTTP1, HTTP2};
 use super::files::{ConfigFiles, Contents, IdentityFiles, TrustFile, provider, unusable_config};
+use super::handshake::tls_error;
 use super::reload::Reload;
 use super::store::Store;
 use crate::error::{Error, Kind};
@@ -168,9 +169,7 @@ impl HandshakeError {
         let is_tls = tls_error(error).is_some();
         !is_tls && matches!(error.kind(), Kind::UnexpectedEof | Kind::ConnectionReset | Kind::BrokenPipe)
     }
-}
 
-impl HandshakeError {
     /// Returns the reason in words that are the same for each such failure, if it is a frequent
     /// one.
     pub(crate) fn reason(&self) -> Option<&'static str> {
@@ -216,7 +215,3 @@ impl fmt::Display for HandshakeError {
 }
 
 impl StdError for HandshakeError {}
-
-fn tls_error(error: &io::Error) -> Option<&TlsError> {
-    error.get_ref()?.downcast_ref()
-}

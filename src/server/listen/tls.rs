@@ -12,6 +12,7 @@ use super::stream::Transport;
 pub(crate) use crate::connect::Acceptor;
 use crate::connect::{ClientCertificates, HandshakeError, ServerFiles};
 use crate::server::access::PeerCertificate;
+
 /// Response to a client that speaks plain HTTP. Its length is that of the text.
 const HTTPS_ONLY: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: 49\r\n\
     connection: close\r\n\r\nthis port speaks HTTPS only: begin with https://\n";
@@ -104,9 +105,7 @@ impl Failure {
             Self::Handshake(error) => error.is_disconnect(),
         }
     }
-}
 
-impl Failure {
     /// Returns the failure without details that differ each time.
     pub(super) fn summary(&self) -> String {
         match self {
