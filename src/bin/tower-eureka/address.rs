@@ -121,6 +121,8 @@ pub(crate) struct Management {
     pub(crate) is_plain: bool,
 }
 
+const PORT: &str = "server.port";
+const ADDRESS: &str = "server.address";
 const MANAGEMENT_PORT: &str = "management.server.port";
 const MANAGEMENT_ADDRESS: &str = "management.server.address";
 const MANAGEMENT_SSL: &str = "management.server.ssl.enabled";
@@ -131,31 +133,41 @@ type Error = Box<dyn std::error::Error>;
 /// and that of the management endpoints.
 pub(crate) fn addresses(listen: Option<&Address>, settings: &Settings) -> Result<Addresses, Error> {
     let traffic = traffic(listen, settings)?;
-    let host = settings.get(MANAGEMENT_ADDRESS)?;
-    let port = settings.get(MANAGEMENT_PORT)?;
-    let port = port.map(|port| port_of(&port).map_err(|why| invalid(settings, MANAGEMENT_PORT, &port, &why)));
-    let is_plain = match settings.get(MANAGEMENT_SSL)?.as_deref().map(str::trim) {
-        Some(text) if text.eq_ignore_ascii_case("false") => true,
-        Some("") | None => false,
-        Some(text) if text.eq_ignore_ascii_case("true") => false,
-        Some(other) => return Err(invalid(settings, MANAGEMENT_SSL, other, "expected true or false").into()),
-    };
+    let port = parsed(settings, MANAGEMENT_PORT, port_of)?;
+    let is_plain = parsed(settings, MANAGEMENT_SSL, is_off)?.unwrap_or(false);
     // Port 0 selects another free port, so it is never the one of the traffic.
-    let Some(port) = port.transpose()?.filter(|&port| port == 0 || port != traffic.port) else {
-        if let Some(source) = settings.source(MANAGEMENT_ADDRESS).filter(|_| host.is_some()) {
+    let Some(port) = port.filter(|&port| port == 0 || port != traffic.port) else {
+        let is_set = settings.get(MANAGEMENT_ADDRESS)?.is_some();
+        if let Some(source) = settings.source(MANAGEMENT_ADDRESS).filter(|_| is_set) {
             return Err(format!("{source} has no effect without {MANAGEMENT_PORT} of its own: set that as well").into());
         }
         return Ok(Addresses { traffic, management: None });
     };
-    let host = match host {
-        Some(host) => bare_host(&host).map_err(|why| invalid(settings, MANAGEMENT_ADDRESS, &host, &why))?,
-        None => traffic.host.clone(),
-    };
+    let host = parsed(settings, MANAGEMENT_ADDRESS, bare_host)?.unwrap_or_else(|| traffic.host.clone());
     Ok(Addresses { traffic, management: Some(Management { address: Address { host, port }, is_plain }) })
 }
 
-fn invalid(settings: &Settings, name: &str, value: &str, why: &str) -> String {
-    format!("{} is '{value}': {why}", settings.source(name).unwrap_or_else(|| name.to_owned()))
+/// Parses the value of a setting, if it has one. An error has the source of the setting.
+fn parsed<T>(
+    settings: &Settings,
+    name: &str,
+    parse: impl FnOnce(&str) -> Result<T, String>,
+) -> Result<Option<T>, Error> {
+    let Some(value) = settings.get(name)? else { return Ok(None) };
+    let invalid = |why| {
+        let source = settings.source(name).unwrap_or_else(|| name.to_owned());
+        format!("{source} is '{value}': {why}").into()
+    };
+    parse(&value).map(Some).map_err(invalid)
+}
+
+/// Returns `true` for a switch that is off. An empty one is on.
+fn is_off(text: &str) -> Result<bool, String> {
+    match text.trim() {
+        text if text.eq_ignore_ascii_case("false") => Ok(true),
+        text if text.is_empty() || text.eq_ignore_ascii_case("true") => Ok(false),
+        _ => Err("expected true or false".into()),
+    }
 }
 
 /// Parses a host name or an address, without brackets around an IPv6 address.
@@ -164,25 +176,16 @@ fn bare_host(text: &str) -> Result<String, String> {
 }
 
 fn traffic(listen: Option<&Address>, settings: &Settings) -> Result<Address, Error> {
-    let names = ["server.port", "server.address"];
     if let Some(listen) = listen {
-        for source in names.iter().filter_map(|name| settings.source(name)) {
+        for source in [PORT, ADDRESS].iter().filter_map(|name| settings.source(name)) {
             tracing::warn!("{source} is ignored: --listen or TOWER_EUREKA_LISTEN takes precedence");
         }
         return Ok(listen.clone());
     }
-    let [port, host] = names.map(|name| settings.get(name));
-    let (port, host) = (port?, host?);
+    let host = parsed(settings, ADDRESS, bare_host)?;
+    let port = parsed(settings, PORT, port_of)?;
     let default = if port.is_some() { EVERYWHERE } else { LOOPBACK };
-    let host = match host {
-        None => default.to_owned(),
-        Some(value) => bare_host(&value).map_err(|why| invalid(settings, "server.address", &value, &why))?,
-    };
-    let port = match port {
-        None => DEFAULT_PORT,
-        Some(value) => port_of(&value).map_err(|why| invalid(settings, "server.port", &value, &why))?,
-    };
-    Ok(Address { host, port })
+    Ok(Address { host: host.unwrap_or_else(|| default.to_owned()), port: port.unwrap_or(DEFAULT_PORT) })
 }
 
 #[cfg(test)]

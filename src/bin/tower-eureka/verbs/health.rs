@@ -138,21 +138,18 @@ fn split(url: &str) -> (String, String) {
 
 /// Returns the URL of the server that runs on this machine with these settings.
 fn own_url(arguments: &[String]) -> Result<String, String> {
-    let text = |error: &dyn std::fmt::Display| error.to_string();
-    let settings = Settings::builder().arguments(arguments).load().map_err(|error| text(&error))?;
+    let settings = Settings::builder().arguments(arguments).load().map_err(|error| error.to_string())?;
     let listen = std::env::var(LISTEN).ok().filter(|listen| !listen.trim().is_empty());
     let listen = listen.map(|listen| listen.parse::<Address>()).transpose()?;
-    let Addresses { traffic, management } = addresses(listen.as_ref(), &settings).map_err(|error| text(&error))?;
+    let Addresses { traffic, management } = addresses(listen.as_ref(), &settings).map_err(|error| error.to_string())?;
     let is_plain = management.as_ref().is_some_and(|management| management.is_plain);
     let scheme = if is_https(&settings)? && !is_plain { "https" } else { "http" };
-    let Address { host, port } = management.map_or(traffic, |management| management.address);
+    let mut address = management.map_or(traffic, |management| management.address);
     // An address of all interfaces is none to connect to.
-    let host = match &*host {
-        "::" | "0.0.0.0" => "localhost".to_owned(),
-        host if host.contains(':') => format!("[{host}]"),
-        host => host.to_owned(),
-    };
-    Ok(format!("{scheme}://{host}:{port}/"))
+    if matches!(&*address.host, "::" | "0.0.0.0") {
+        address.host = "localhost".to_owned();
+    }
+    Ok(format!("{scheme}://{address}/"))
 }
 
 /// Returns `true` if the settings give the server a certificate that is not switched off.
