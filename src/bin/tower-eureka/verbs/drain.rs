@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 use tokio::time::{Instant, sleep_until};
-use tower_eureka::model::InstanceStatus::OutOfService;
+use tower_eureka::model::InstanceStatus::{OutOfService, Up};
 
 use super::Context;
 use super::failure::{Cause, Failure, Outcome};
@@ -79,7 +79,7 @@ impl Drain {
         match now? {
             // Its process has stopped meanwhile.
             None => step("gone", format!("{display} has left the registry"))?,
-            Some(now) if now.status() == tower_eureka::model::InstanceStatus::Up => {
+            Some(now) if now.status() == Up => {
                 let text = format!("{display} is UP again, since somebody else changed its status; it is not drained");
                 return Err(Failure::new(Cause::Refused, text));
             }

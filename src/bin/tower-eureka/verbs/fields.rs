@@ -59,15 +59,34 @@ pub(crate) fn fields(instance: &Instance) -> Vec<Field> {
     fields
 }
 
+/// Returns the fields in which records differ, in the order of the fields, with the value of each
+/// record. An absent record has no values, and does not differ from the others.
+pub(crate) fn differing(records: &[Option<&Instance>]) -> Vec<(Cow<'static, str>, Vec<Option<String>>)> {
+    let lists: Vec<Option<Vec<Field>>> = records.iter().map(|record| record.map(fields)).collect();
+    let mut names: Vec<&Cow<'static, str>> = Vec::new();
+    for (name, _) in lists.iter().flatten().flatten() {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    let mut found = Vec::new();
+    for name in names {
+        let value = |list: &Vec<Field>| list.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+        let present: Vec<Option<String>> = lists.iter().flatten().map(value).collect();
+        if present.windows(2).any(|pair| pair[0] != pair[1]) {
+            found.push((name.clone(), lists.iter().map(|list| list.as_ref().and_then(value)).collect()));
+        }
+    }
+    found
+}
+
 /// Returns the fields in which two records differ, in the order of the fields.
 pub(crate) fn changes(before: &Instance, now: &Instance) -> Vec<Change> {
-    let (before, now) = (fields(before), fields(now));
-    let value =
-        |fields: &[Field], name: &str| fields.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
-    let added = now.iter().filter(|(name, _)| value(&before, name).is_none());
-    let names = before.iter().chain(added).map(|(name, _)| name.clone());
-    let changes = names.map(|field| Change { before: value(&before, &field), now: value(&now, &field), field });
-    changes.filter(|change| change.before != change.now).collect()
+    let change = |(field, values): (_, Vec<Option<String>>)| {
+        let [before, now] = values.try_into().expect("there is a value of each record");
+        Change { field, before, now }
+    };
+    differing(&[Some(before), Some(now)]).into_iter().map(change).collect()
 }
 
 /// Returns the override of an operator.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tower_eureka::Instance;
 
-use crate::verbs::fields::{Field, fields};
+use crate::verbs::fields::differing;
 
 /// Name of the difference if servers lack an instance.
 pub(crate) const INSTANCE: &str = "instance";
@@ -45,27 +45,13 @@ pub(crate) fn differences(nodes: &[Records]) -> Vec<Difference> {
 /// Returns the differences of one instance. If a server lacks it, that is one difference, and the
 /// other servers are compared among themselves.
 fn of_instance(key: &Key, nodes: &[Records]) -> Vec<Difference> {
-    let records: Vec<Option<&Arc<Instance>>> = nodes.iter().map(|node| node.get(key)).collect();
+    let records: Vec<Option<&Instance>> = nodes.iter().map(|node| node.get(key).map(|instance| &**instance)).collect();
     let mut found = Vec::new();
     if records.iter().any(Option::is_none) {
         let values = records.iter().map(|record| record.map(|instance| instance.status().to_string())).collect();
         found.push(Difference { key: key.clone(), field: INSTANCE.into(), values });
     }
-    let lists: Vec<Option<Vec<Field>>> = records.iter().map(|record| record.map(|instance| fields(instance))).collect();
-    let mut names: Vec<&Cow<'static, str>> = Vec::new();
-    for (name, _) in lists.iter().flatten().flatten() {
-        if !names.contains(&name) {
-            names.push(name);
-        }
-    }
-    for name in names {
-        let value = |list: &Vec<Field>| list.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone());
-        let of_records: Vec<Option<String>> = lists.iter().flatten().map(value).collect();
-        if of_records.windows(2).any(|pair| pair[0] != pair[1]) {
-            let values = lists.iter().map(|list| list.as_ref().and_then(value)).collect();
-            found.push(Difference { key: key.clone(), field: name.clone(), values });
-        }
-    }
+    found.extend(differing(&records).into_iter().map(|(field, values)| Difference { key: key.clone(), field, values }));
     found
 }
 

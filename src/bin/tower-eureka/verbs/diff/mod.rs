@@ -129,48 +129,45 @@ impl Diff {
 
 /// Compares the servers once.
 async fn compare(nodes: &[Node]) -> Result<Comparison, Error> {
-    let mut fetches = JoinSet::new();
-    for (number, node) in nodes.iter().enumerate() {
-        let transport = node.client.transport().clone();
-        fetches.spawn(async move { (number, transport.applications().await) });
-    }
-    let mut lists: Vec<Records> = vec![Records::new(); nodes.len()];
-    let mut failed: Option<Error> = None;
-    while let Some(fetched) = fetches.join_next().await {
-        let (number, list) = fetched.expect("fetches do not panic, and are not aborted");
-        match list {
-            Ok(list) => {
-                let instances = list.applications.iter().flat_map(|app| app.instances.clone());
-                lists[number] = instances.map(|instance| (Key::of(&instance), instance)).collect();
-            }
-            Err(error) => failed = failed.or(Some(error)),
-        }
-    }
-    if let Some(error) = failed {
-        return Err(error);
-    }
+    let mut lists = from_each(nodes, list).await?;
     let mut suspects: Vec<Key> = differences(&lists).into_iter().map(|difference| difference.key).collect();
     suspects.dedup();
     suspects.truncate(MAX_SINGLE);
     if !suspects.is_empty() {
         let suspects: Arc<[Key]> = suspects.into();
-        let mut fetches = JoinSet::new();
-        for (number, node) in nodes.iter().enumerate() {
-            let (transport, suspects) = (node.client.transport().clone(), suspects.clone());
-            fetches.spawn(async move { (number, single(&transport, &suspects).await) });
-        }
-        while let Some(fetched) = fetches.join_next().await {
-            let (number, records) = fetched.expect("fetches do not panic, and are not aborted");
-            let records = records?;
-            suspects.iter().for_each(|key| drop(lists[number].remove(key)));
-            lists[number].extend(records);
+        let fetched = from_each(nodes, |transport| single(transport, suspects.clone())).await?;
+        for (list, records) in lists.iter_mut().zip(fetched) {
+            suspects.iter().for_each(|key| drop(list.remove(key)));
+            list.extend(records);
         }
     }
     Ok(Comparison { instances: lists.iter().map(Records::len).collect(), differences: differences(&lists) })
 }
 
+/// Fetches from all servers at the same time. Returns the results in the order of the servers.
+async fn from_each<F>(nodes: &[Node], fetch: impl Fn(Transport) -> F) -> Result<Vec<Records>, Error>
+where
+    F: Future<Output = Result<Records, Error>> + Send + 'static,
+{
+    let mut fetches = JoinSet::new();
+    for (number, node) in nodes.iter().enumerate() {
+        let fetch = fetch(node.client.transport().clone());
+        fetches.spawn(async move { (number, fetch.await) });
+    }
+    let mut fetched = fetches.join_all().await;
+    fetched.sort_by_key(|(number, _)| *number);
+    fetched.into_iter().map(|(_, records)| records).collect()
+}
+
+/// Fetches the list of one server.
+async fn list(transport: Transport) -> Result<Records, Error> {
+    let list = transport.applications().await?;
+    let instances = list.applications.iter().flat_map(|app| app.instances.clone());
+    Ok(instances.map(|instance| (Key::of(&instance), instance)).collect())
+}
+
 /// Fetches instances of one server singly. Those that it does not have are left out.
-async fn single(transport: &Transport, keys: &Arc<[Key]>) -> Result<Records, Error> {
+async fn single(transport: Transport, keys: Arc<[Key]>) -> Result<Records, Error> {
     let mut fetches = JoinSet::new();
     for first in 0..CONCURRENT {
         let (transport, keys) = (transport.clone(), keys.clone());
@@ -184,11 +181,8 @@ async fn single(transport: &Transport, keys: &Arc<[Key]>) -> Result<Records, Err
             Ok(records)
         });
     }
-    let mut records = Records::new();
-    while let Some(fetched) = fetches.join_next().await {
-        records.extend(fetched.expect("fetches do not panic, and are not aborted")?);
-    }
-    Ok(records)
+    let fetched: Result<Vec<Records>, Error> = fetches.join_all().await.into_iter().collect();
+    Ok(fetched?.into_iter().flatten().collect())
 }
 
 fn write_table(nodes: &[Node], comparison: &Comparison, output: &Output) -> Result<(), Failure> {
