@@ -10,20 +10,26 @@ pub(crate) struct Running {
     pub(crate) port: u16,
 }
 
+/// Beginnings of the variables that the binary reads.
+const VARIABLES: [&str; 9] =
+    ["RUST_LOG", "SERVER", "MANAGEMENT", "SPRING", "EUREKA", "TOWER_EUREKA", "NO_COLOR", "CLICOLOR", "HTTP_PROXY"];
+
 /// Returns the command without an address.
 pub(crate) fn plain() -> Command {
     let mut command = binary();
     command.arg("serve").stdout(Stdio::piped()).stderr(Stdio::piped());
+    remove_settings(&mut command);
+    command
+}
+
+/// Removes the settings in the environment of this process from that of the command.
+pub(crate) fn remove_settings(command: &mut Command) {
     for (variable, _) in std::env::vars_os() {
         let name = variable.to_string_lossy().to_ascii_uppercase();
-        let is_read = ["RUST_LOG", "SERVER", "MANAGEMENT", "SPRING", "EUREKA", "TOWER_EUREKA"]
-            .iter()
-            .any(|start| name.starts_with(start));
-        if is_read {
+        if VARIABLES.iter().any(|start| name.starts_with(start)) {
             command.env_remove(variable);
         }
     }
-    command
 }
 
 /// Returns the binary with the default action of SIGHUP, even if this process was started by

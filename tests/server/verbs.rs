@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 
 use serde_json::Value;
 
-use crate::binary::{Running, exchange, free_port, start, start_at};
+use crate::binary::{Running, exchange, free_port, remove_settings, start, start_at};
 
 /// Verbs with arguments that lead to their help.
 const VERBS: &[&[&str]] = &[
@@ -33,13 +33,7 @@ const VARIABLE: &str = "TOWER_EUREKA_CREDENTIALS";
 fn verb(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tower-eureka"));
     command.args(arguments).stdin(Stdio::null());
-    for (variable, _) in std::env::vars_os() {
-        let name = variable.to_string_lossy().to_ascii_uppercase();
-        let is_read = ["RUST_LOG", "SERVER", "SPRING", "EUREKA", "TOWER_EUREKA", "NO_COLOR", "CLICOLOR", "HTTP_PROXY"];
-        if is_read.iter().any(|start| name.starts_with(start)) {
-            command.env_remove(variable);
-        }
-    }
+    remove_settings(&mut command);
     command
 }
 

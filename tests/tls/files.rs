@@ -13,7 +13,7 @@ use tower_eureka::{Error, Eureka, EurekaBuilder};
 
 use crate::access::registry;
 use crate::captured_log::Log;
-use crate::world::{Ca, World, echo, is_without_system_cas, serve, server, temporary};
+use crate::world::{Ca, World, echo, is_without_system_cas, pass, serve, server, temporary};
 
 /// Returns a registry that closes each connection after its response, so that each request needs a
 /// handshake.
@@ -30,13 +30,6 @@ fn at(port: u16) -> EurekaBuilder {
 
 async fn fetch(eureka: &Eureka) -> Result<(), Error> {
     eureka.transport().applications().await.map(drop)
-}
-
-/// Moves the clock by the time after which files are read again.
-async fn pass() {
-    tokio::time::pause();
-    tokio::time::advance(Duration::from_secs(5)).await;
-    tokio::time::resume();
 }
 
 #[tokio::test]

@@ -16,13 +16,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tokio_rustls::rustls::crypto::ring::default_provider;
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::rustls::ClientConfig;
 use tower_eureka::server::{ClientAuth, Listener, PeerCertificate, Peers, ServerTls};
 use tower_eureka::{Eureka, EurekaServer, Instance, server};
 
 use crate::captured_log::Log;
-use crate::world::{Ca, Identity, until};
+use crate::world::{Ca, pass, until};
 
 /// Listener on a port of its own, whose handler responds with the size of the client's certificate.
 struct Running {
@@ -65,18 +64,6 @@ impl Drop for Running {
     }
 }
 
-/// Returns a client configuration that trusts this authority and sends this certificate.
-fn identified(ca: &Ca, (chain, key): Identity) -> ClientConfig {
-    let mut roots = RootCertStore::empty();
-    roots.add(ca.certificate.der().clone()).unwrap();
-    ClientConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_client_auth_cert(chain, key)
-        .unwrap()
-}
-
 fn tls(ca: &Ca, name: &str) -> ServerTls {
     let (certificate, key) = ca.identity_files(name);
     ServerTls::new(certificate, key)
@@ -86,13 +73,6 @@ fn tls(ca: &Ca, name: &str) -> ServerTls {
 async fn shown(running: &Running, ca: &Ca) -> Vec<u8> {
     let stream = running.connect(ca.client()).await.unwrap();
     stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
-}
-
-/// Moves the clock by the time after which files are read again.
-async fn pass() {
-    tokio::time::pause();
-    tokio::time::advance(Duration::from_secs(5)).await;
-    tokio::time::resume();
 }
 
 #[tokio::test]
@@ -124,7 +104,7 @@ async fn handler_finds_the_certificate_of_the_client() {
     };
     let identity = ca.identity(&["orders"]);
     let size = identity.0[0].len().to_string();
-    let config = || identified(&ca, (identity.0.clone(), identity.1.clone_key()));
+    let config = || ca.client_with((identity.0.clone(), identity.1.clone_key()));
     let (none, wanted, required) =
         (start(ClientAuth::None).await, start(ClientAuth::Wanted).await, start(ClientAuth::Required).await);
     assert_eq!(none.ask(config()).await.unwrap(), "0", "no certificate was requested");
@@ -134,10 +114,10 @@ async fn handler_finds_the_certificate_of_the_client() {
 
     assert!(required.ask(ca.client()).await.is_err());
     for running in [&wanted, &required] {
-        assert!(running.ask(identified(&ca, other.identity(&["orders"]))).await.is_err());
+        assert!(running.ask(ca.client_with(other.identity(&["orders"]))).await.is_err());
         let mut expired = CertificateParams::new(vec!["orders".to_owned()]).unwrap();
         expired.not_after = date_time_ymd(2001, 1, 1);
-        assert!(running.ask(identified(&ca, ca.sign(expired))).await.is_err());
+        assert!(running.ask(ca.client_with(ca.sign(expired))).await.is_err());
     }
     // Each listener logs its own failures.
     until(|| log.text().matches("TLS handshake failed").count() == 5).await;

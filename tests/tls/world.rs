@@ -88,7 +88,11 @@ impl Ca {
 
     /// Returns a client configuration that also sends a certificate of this authority.
     pub(crate) fn client_with_identity(&self) -> ClientConfig {
-        let (chain, key) = self.identity(&["client"]);
+        self.client_with(self.identity(&["client"]))
+    }
+
+    /// Returns a client configuration that trusts this authority and sends this certificate.
+    pub(crate) fn client_with(&self, (chain, key): Identity) -> ClientConfig {
         ClientConfig::builder_with_provider(Arc::new(default_provider()))
             .with_safe_default_protocol_versions()
             .unwrap()
@@ -123,6 +127,13 @@ impl Ca {
         std::fs::write(&path, self.certificate.pem()).unwrap();
         path
     }
+}
+
+/// Moves the clock by the time after which files are read again.
+pub(crate) async fn pass() {
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(5)).await;
+    tokio::time::resume();
 }
 
 /// Returns a path for a temporary file. Its name is unique among the tests.
