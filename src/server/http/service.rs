@@ -24,7 +24,7 @@ use super::path::{Target, upper};
 use super::response::{ListRequest, NotAcceptable};
 use super::scope::Scope;
 use super::{applications, fallback, guard, instances, throttle};
-use crate::server::access::{AccessControl, Authentication, Change, Operation, Refusal};
+use crate::server::access::{Authentication, Change, Identity, Operation, Refusal};
 use crate::server::http::state::ServerState;
 use crate::server::metrics::{OperationLabel, Started, Timer};
 use crate::server::response_cache::List;
@@ -80,14 +80,46 @@ impl RegistryService {
         self
     }
 
-    /// Handles a request after its access control, if there is any.
-    fn handle(&mut self, request: Request<Body>, started: Started) -> ResponseFuture {
+    /// Authenticates the caller, if there is access control, and handles the request.
+    fn authenticated(&mut self, request: Request<Body>, started: Started) -> ResponseFuture {
+        let Some(access) = self.server.access() else { return self.handle(request, None, started) };
+        if guard::is_public(request.uri().path()) {
+            return self.handle(request, None, started);
+        }
+        match access.authenticate_now(request.headers(), request.extensions()) {
+            Authentication::Done(Ok(identity)) => self.handle(request, Some(identity), started),
+            Authentication::Done(Err(refusal)) => self.refuse(request, refusal, started),
+            Authentication::Slow(slow) => {
+                let (access, timer, mut service) = (access.clone(), self.timer(&request, started), self.clone());
+                let authenticated = async move {
+                    // The outer future measures the request.
+                    let unmeasured = Started::default();
+                    match access.authenticate(slow).await {
+                        Ok(identity) => service.handle(request, Some(identity), unmeasured).await,
+                        Err(refusal) => service.refuse(request, refusal, unmeasured).await,
+                    }
+                };
+                ResponseFuture(ResponseState::Pending(Box::pin(authenticated), timer))
+            }
+        }
+    }
+
+    /// Handles a request of an authenticated caller, or of any caller without access control. The
+    /// permission is checked here for the fast path, and by the router for all other requests.
+    fn handle(&mut self, mut request: Request<Body>, identity: Option<Identity>, started: Started) -> ResponseFuture {
         let Some(fast) = FastPath::of(request.method(), request.uri().path(), &self.mount) else {
-            let operation = || OperationLabel::of(request.method(), request.uri().path(), &self.mount);
-            let timer = self.server.measured().timer(started, operation);
+            let timer = self.timer(&request, started);
+            if let Some(identity) = identity {
+                request.extensions_mut().insert(identity);
+            }
             // A router is always ready.
             return ResponseFuture(ResponseState::Pending(Box::pin(self.router.call(request)), timer));
         };
+        if let (Some(access), Some(identity)) = (self.server.access(), identity)
+            && let Err(refusal) = guard::decide(&self.server, access, &identity, fast.access(), request.headers())
+        {
+            return self.refuse(request, refusal, started);
+        }
         let operation = fast.operation();
         if let Some(response) = fast.ready_response(&self.server, &request) {
             self.server.measured().record(started, operation, response.status());
@@ -107,41 +139,6 @@ impl RegistryService {
             }
         };
         ResponseFuture(ResponseState::Pending(response, timer))
-    }
-
-    /// Authenticates the caller, decides about a request of the fast path, and handles the request.
-    /// The router decides about all others.
-    fn guarded(&mut self, access: Arc<AccessControl>, mut request: Request<Body>, started: Started) -> ResponseFuture {
-        if guard::is_public(request.uri().path()) {
-            return self.handle(request, started);
-        }
-        let identity = match access.authenticate_now(request.headers(), request.extensions()) {
-            Authentication::Done(Ok(identity)) => identity,
-            Authentication::Done(Err(refusal)) => return self.refuse(request, refusal, started),
-            Authentication::Slow(slow) => {
-                let timer = self.timer(&request, started);
-                let mut service = self.clone();
-                let authenticated = async move {
-                    match access.authenticate(slow).await {
-                        Ok(identity) => {
-                            request.extensions_mut().insert(identity);
-                            // The outer future measures the request.
-                            service.guarded(access, request, Started::default()).await
-                        }
-                        Err(refusal) => service.refuse(request, refusal, Started::default()).await,
-                    }
-                };
-                return ResponseFuture(ResponseState::Pending(Box::pin(authenticated), timer));
-            }
-        };
-        let Some(fast) = FastPath::of(request.method(), request.uri().path(), &self.mount) else {
-            request.extensions_mut().insert(identity);
-            return self.handle(request, started);
-        };
-        match guard::decide(&self.server, &access, &identity, fast.access(), request.headers()) {
-            Ok(()) => self.handle(request, started),
-            Err(refusal) => self.refuse(request, refusal, started),
-        }
     }
 
     /// Responds to a request that the access control refuses.
@@ -173,14 +170,10 @@ impl Service<Request<Body>> for RegistryService {
             && request.uri().path().starts_with(&*self.mount)
             && let Some(refusal) = throttle::refuse(&self.server, &request)
         {
-            let operation = OperationLabel::of(request.method(), request.uri().path(), &self.mount);
-            self.server.measured().record(started, operation, refusal.status());
+            self.timer(&request, started).finish(refusal.status());
             return ResponseFuture(ResponseState::Ready(Some(refusal)));
         }
-        match self.server.access().cloned() {
-            Some(access) => self.guarded(access, request, started),
-            None => self.handle(request, started),
-        }
+        self.authenticated(request, started)
     }
 }
 
