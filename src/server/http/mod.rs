@@ -121,12 +121,12 @@ fn routes(server: ServerState, mount: &str) -> Router {
         ("/asg/{name}/status", Resource::Other, put(info::asg)),
         ("/status", Resource::Other, get(info::status)),
     ];
+    let resources = resources.map(|(path, resource, methods)| (path, guard::route(&server, resource, methods)));
     let overrides = guard::route(&server, Resource::Other, get(info::overrides));
     let mut router = Router::new().route(&format!("{mount}/serverinfo/statusoverrides"), overrides);
     for prefix in PREFIXES {
-        for (path, resource, methods) in &resources {
+        for (path, methods) in &resources {
             let path = format!("{mount}{prefix}{path}");
-            let methods = guard::route(&server, *resource, methods.clone());
             router = router.route(&path, methods.clone()).route(&format!("{path}/"), methods.clone());
         }
     }
