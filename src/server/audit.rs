@@ -110,13 +110,9 @@ impl From<Origin> for Caller {
 
 impl fmt::Display for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let role = match self.origin {
-            Origin::Client => "client",
-            Origin::Replica => "peer",
-        };
         match self.sender {
-            Sender::Unknown => f.write_str(role),
-            Sender::Address(address) => write!(f, "{role} {}", canonical(address)),
+            Sender::Unknown => self.origin.fmt(f),
+            Sender::Address(address) => write!(f, "{} {}", self.origin, canonical(address)),
             #[cfg(feature = "peers")]
             Sender::Node => f.write_str("this node"),
             Sender::Process => f.write_str("this process"),

@@ -16,6 +16,15 @@ pub(super) enum Origin {
     Replica,
 }
 
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Client => "client",
+            Self::Replica => "peer",
+        })
+    }
+}
+
 /// Sender of the registration that a lease has.
 ///
 /// It is the last client that registered the instance here. Without one, as for an instance that
@@ -58,13 +67,9 @@ impl From<Origin> for Registrant {
 
 impl fmt::Display for Registrant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let role = match self.origin {
-            Origin::Client => "client",
-            Origin::Replica => "peer",
-        };
         match self.place {
-            Place::Unknown => f.write_str(role)?,
-            Place::Address(address) => write!(f, "{role} {address}")?,
+            Place::Unknown => self.origin.fmt(f)?,
+            Place::Address(address) => write!(f, "{} {address}", self.origin)?,
             Place::Here => f.write_str("this server")?,
         }
         if let Some(name) = &self.name {
