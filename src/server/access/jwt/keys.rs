@@ -1,8 +1,10 @@
 //! Set of the public keys that sign tokens (RFC 7517).
 
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse};
-use jsonwebtoken::{Algorithm, DecodingKey};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 use serde_json::Value;
+
+use super::ALGORITHMS;
 
 /// Maximum size of a set in bytes.
 pub(in crate::server::access) const MAX_BYTES: usize = 1024 * 1024;
@@ -66,14 +68,9 @@ impl Key {
             return None;
         }
         let mut algorithms = match &jwk.algorithm {
-            AlgorithmParameters::RSA(_) => vec![
-                Algorithm::RS256,
-                Algorithm::RS384,
-                Algorithm::RS512,
-                Algorithm::PS256,
-                Algorithm::PS384,
-                Algorithm::PS512,
-            ],
+            AlgorithmParameters::RSA(_) => {
+                ALGORITHMS.into_iter().filter(|algorithm| algorithm.family() == AlgorithmFamily::Rsa).collect()
+            }
             AlgorithmParameters::EllipticCurve(key) => match key.curve {
                 EllipticCurve::P256 => vec![Algorithm::ES256],
                 EllipticCurve::P384 => vec![Algorithm::ES384],
