@@ -81,22 +81,14 @@ impl CertificateRule {
 }
 
 /// Policy in force.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Policy {
     users: HashMap<String, Vec<(Password, Identity)>>,
-    tokens: Vec<(Token, Identity)>,
+    tokens: Vec<(String, Identity)>,
     subjects: Vec<(Wild, Grant)>,
     certificates: Vec<(CertificateRule, Grant)>,
     /// Applications that rows name, which only their identities may register.
     reserved: Vec<Pattern>,
-}
-
-struct Token(String);
-
-impl std::fmt::Debug for Token {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("***")
-    }
 }
 
 impl Policy {
@@ -109,7 +101,7 @@ impl Policy {
                     let identity = grant.identity("");
                     policy.users.entry(grant.name).or_default().push((password, identity));
                 }
-                Credential::Token(token) => policy.tokens.push((Token(token), grant.identity(""))),
+                Credential::Token(token) => policy.tokens.push((token, grant.identity(""))),
                 Credential::Subject(subject) => policy.subjects.push((subject, grant)),
                 Credential::Certificate(rule) => policy.certificates.push((rule, grant)),
             }
@@ -130,7 +122,7 @@ impl Policy {
 
     /// Returns the identity of a static token. Its time does not depend on the token.
     pub(super) fn token(&self, sent: &str) -> Option<&Identity> {
-        let right = self.tokens.iter().filter(|(Token(token), _)| is_equal(token, sent));
+        let right = self.tokens.iter().filter(|(token, _)| is_equal(token, sent));
         right.fold(None, |_, (_, identity)| Some(identity))
     }
 

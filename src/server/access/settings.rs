@@ -52,7 +52,7 @@ pub struct Access {
     users: BTreeMap<String, UserSettings>,
     spring: SpringUser,
     #[cfg(feature = "access")]
-    pub(super) jwt: Option<JwtKeys>,
+    jwt: Option<JwtKeys>,
     #[cfg(feature = "access")]
     jwt_settings: JwtSettings,
     /// The first unusable setting.
@@ -116,13 +116,13 @@ impl Access {
     pub fn user(mut self, name: impl Into<String>, password: &str, roles: impl IntoIterator<Item = Role>) -> Self {
         let name = name.into();
         let credential = check_user(&name).and_then(|()| Password::parse(password)).map(Credential::Password);
-        self.add(&name, credential, roles.into_iter().collect(), "");
+        self.add(&name, credential, roles.into_iter().collect());
         self
     }
 
     /// Adds a bearer token of 8 to 1,024 ASCII characters without blanks.
     pub fn token(mut self, name: impl Into<String>, token: &str, roles: impl IntoIterator<Item = Role>) -> Self {
-        self.add(&name.into(), parse_token(token), roles.into_iter().collect(), "");
+        self.add(&name.into(), parse_token(token), roles.into_iter().collect());
         self
     }
 
@@ -141,7 +141,7 @@ impl Access {
         roles: impl IntoIterator<Item = Role>,
     ) -> Self {
         let credential = CertificateRule::parse(certificate).map(Credential::Certificate);
-        self.add(&name.into(), credential, roles.into_iter().collect(), "");
+        self.add(&name.into(), credential, roles.into_iter().collect());
         self
     }
 
@@ -150,7 +150,7 @@ impl Access {
     #[cfg(feature = "access")]
     #[cfg_attr(docsrs, doc(cfg(feature = "access")))]
     pub fn subject(mut self, name: impl Into<String>, subject: &str, roles: impl IntoIterator<Item = Role>) -> Self {
-        self.add(&name.into(), Ok(Credential::Subject(Wild::new(subject))), roles.into_iter().collect(), "");
+        self.add(&name.into(), Ok(Credential::Subject(Wild::new(subject))), roles.into_iter().collect());
         self
     }
 
@@ -277,9 +277,9 @@ impl Access {
         })
     }
 
-    fn add(&mut self, name: &str, credential: Result<Credential, String>, roles: Roles, applications: &str) {
+    fn add(&mut self, name: &str, credential: Result<Credential, String>, roles: Roles) {
         match credential {
-            Ok(credential) => self.rows.push(Row { grant: Grant::new(name, roles, applications), credential }),
+            Ok(credential) => self.rows.push(Row { grant: Grant::new(name, roles, ""), credential }),
             Err(cause) => self.fail(format!("the identity {name} is unusable: {cause}")),
         }
     }

@@ -43,10 +43,13 @@ impl Access {
     /// # Errors
     /// Returns the first setting that is unusable, without secrets.
     pub(in crate::server) fn check(&self) -> Result<(), String> {
-        let configured = self.configured()?;
+        let Configured {
+            #[cfg(feature = "access")]
+            jwt,
+            ..
+        } = self.configured()?;
         #[cfg(feature = "access")]
-        configured.jwt.map(keyed).transpose()?;
-        drop(configured.rows);
+        jwt.map(keyed).transpose()?;
         Ok(())
     }
 
