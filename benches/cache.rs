@@ -17,7 +17,7 @@ use std::fmt::Write as _;
 use std::hint::black_box;
 use std::io::{Read, Write};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use bytes::Bytes;
@@ -29,7 +29,6 @@ use http_body_util::Full;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::Instant;
 use tower::service_fn;
 use tower_eureka::Eureka;
 use tower_eureka::discover::EurekaDiscover;
@@ -139,6 +138,7 @@ enum Clock {
 }
 
 impl Clock {
+    #[allow(clippy::disallowed_methods, reason = "a bench measures real time")]
     fn now() -> Self {
         // The kernel adds the time since the last tick when the thread yields.
         thread::yield_now();
