@@ -1,8 +1,9 @@
-//! The registry as a plain service, with a fast path for heartbeats and lists.
+//! The registry as a plain service, with a fast path for heartbeats, registrations and lists.
 //!
 //! Nearly all requests to a registry are heartbeats and fetches. They reach their handlers without
 //! the router's matching and its extensions, and without a boxed future if the response is ready.
-//! All other requests go through the router.
+//! Registrations skip the router as well, since a restart of the services brings many at once. All
+//! other requests go through the router.
 
 use std::borrow::Cow;
 use std::convert::Infallible;
@@ -20,7 +21,7 @@ use http::{Method, Request};
 use http_body::Body as _;
 use tower::Service;
 
-use super::path::{Target, upper};
+use super::path::{App, Target, upper};
 use super::response::{ListRequest, NotAcceptable};
 use super::scope::Scope;
 use super::{applications, fallback, guard, instances, throttle};
@@ -115,8 +116,8 @@ impl RegistryService {
             // A router is always ready.
             return ResponseFuture(ResponseState::Pending(Box::pin(self.router.call(request)), timer));
         };
-        if let (Some(access), Some(identity)) = (self.server.access(), identity)
-            && let Err(refusal) = guard::decide(&self.server, access, &identity, fast.access(), request.headers())
+        if let (Some(access), Some(identity)) = (self.server.access(), &identity)
+            && let Err(refusal) = guard::decide(&self.server, access, identity, fast.access(), request.headers())
         {
             return self.refuse(request, refusal, started);
         }
@@ -136,6 +137,13 @@ impl RegistryService {
             FastPath::Heartbeat { app, id } => {
                 let target = Target { app: (*app).into(), id: id.into() };
                 Box::pin(async { Ok(instances::heartbeat(State(server), target, request).await) })
+            }
+            FastPath::Registration { app } => {
+                let app = App((*app).into());
+                if let Some(identity) = identity {
+                    request.extensions_mut().insert(identity);
+                }
+                Box::pin(async { Ok(instances::register(State(server), Ok(app), request).await) })
             }
         };
         ResponseFuture(ResponseState::Pending(response, timer))
@@ -181,6 +189,7 @@ impl Service<Request<Body>> for RegistryService {
 enum FastPath<'a> {
     List(List<'a>),
     Heartbeat { app: Cow<'a, str>, id: &'a str },
+    Registration { app: Cow<'a, str> },
 }
 
 impl<'a> FastPath<'a> {
@@ -192,6 +201,10 @@ impl<'a> FastPath<'a> {
         if *method == Method::PUT {
             let (app, id) = path.strip_prefix('/')?.split_once('/')?;
             return (plain(app) && plain(id)).then(|| Self::Heartbeat { app: upper(app), id });
+        }
+        if *method == Method::POST {
+            let app = path.strip_prefix('/').filter(|app| plain(app) && *app != "delta")?;
+            return Some(Self::Registration { app: upper(app) });
         }
         let list = match path {
             _ if *method != Method::GET => return None,
@@ -205,6 +218,7 @@ impl<'a> FastPath<'a> {
     fn operation(&self) -> OperationLabel {
         match self {
             Self::Heartbeat { .. } => OperationLabel::Heartbeat,
+            Self::Registration { .. } => OperationLabel::Register,
             Self::List(List::Delta) => OperationLabel::Delta,
             Self::List(List::Application(_)) => OperationLabel::Application,
             Self::List(_) => OperationLabel::List,
@@ -216,6 +230,7 @@ impl<'a> FastPath<'a> {
         match self {
             Self::List(_) => Operation::Read,
             Self::Heartbeat { app, .. } => Operation::Change(Change::Renew, app),
+            Self::Registration { app } => Operation::Change(Change::Register, app),
         }
     }
 
@@ -227,7 +242,7 @@ impl<'a> FastPath<'a> {
             Self::Heartbeat { app, id } if request.body().is_end_stream() => {
                 Some(instances::renew(server, app, id, request.headers(), request.uri().query()))
             }
-            Self::Heartbeat { .. } => None,
+            Self::Heartbeat { .. } | Self::Registration { .. } => None,
         }
     }
 }
@@ -297,7 +312,13 @@ mod tests {
             (Method::GET, "/eureka/apps/orders/i", "routed"),
             (Method::GET, "/eureka/appsorders", "routed"),
             (Method::GET, "/eureka/vips/orders", "routed"),
-            (Method::POST, "/eureka/apps/orders", "routed"),
+            (Method::POST, "/eureka/apps/orders", "registration ORDERS"),
+            (Method::POST, "/eureka/v2/apps/orders", "registration ORDERS"),
+            (Method::POST, "/eureka/apps/orders/", "routed"),
+            (Method::POST, "/eureka/apps/orders/i", "routed"),
+            (Method::POST, "/eureka/apps/%6f", "routed"),
+            (Method::POST, "/eureka/apps/delta", "routed"),
+            (Method::POST, "/eureka/apps", "routed"),
         ] {
             let way = match FastPath::of(&method, path, "/eureka") {
                 None => "routed".to_owned(),
@@ -306,6 +327,7 @@ mod tests {
                 Some(FastPath::List(List::Application(app))) => format!("one {app}"),
                 Some(FastPath::List(_)) => "never".to_owned(),
                 Some(FastPath::Heartbeat { app, id }) => format!("heartbeat {app} {id}"),
+                Some(FastPath::Registration { app }) => format!("registration {app}"),
             };
             assert_eq!(way, expected, "{method} {path}");
         }
@@ -327,6 +349,9 @@ mod tests {
             "PUT /eureka/apps/orders/i/status?value=UP",
             "PUT /eureka/apps/orders/i/status",
             "PUT /eureka/nothing",
+            "POST /eureka/apps/orders",
+            "POST /eureka/apps/delta",
+            "POST /eureka/apps/",
             "GET /eureka/apps",
             "GET /eureka/apps/?x=y",
             "GET /eureka//apps/delta",
