@@ -243,7 +243,7 @@ impl EurekaServer {
         let router = http::management(self.state.clone(), mount);
         #[cfg(feature = "page")]
         let router = page::onto(&self.state, router);
-        router
+        http::limit_senders(&self.state, router)
     }
 
     /// Returns true if [`listener`](Self::listener) serves HTTPS.

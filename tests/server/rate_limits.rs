@@ -11,7 +11,7 @@ use http::{Request, StatusCode};
 use tokio::time::sleep;
 use tower::ServiceExt;
 use tower_eureka::EurekaServer;
-use tower_eureka::server::RateLimits;
+use tower_eureka::server::{Access, RateLimits, Role};
 
 use crate::log::Log;
 
@@ -85,6 +85,52 @@ async fn address_beyond_its_rate_gets_429_and_no_other_does() {
     }
     let lines = log.lines(&["WARN", "too many requests from an address", "address=10.0.0.1"]);
     assert_eq!(lines.len(), 2, "one of each registry: {}", log.text());
+}
+
+#[tokio::test(start_paused = true)]
+async fn fetches_without_credentials_take_no_token_and_count_for_their_address() {
+    let limits = RateLimits::new().enabled(true).burst(5).fetch_rate(1).per_address(10).address_burst(20);
+    for routed in [true, false] {
+        let access = Access::new().token("reader", "0123456789", [Role::Read]);
+        let server = EurekaServer::builder().rate_limits(limits.clone()).access(access).build().unwrap();
+        let status = async |path: &str, token: &str, from: [u8; 4]| {
+            let request = Request::get(path).header("accept", "application/json").header("authorization", token);
+            let request = request.extension(ConnectInfo(SocketAddr::from((from, 4_000)))).body(Body::empty()).unwrap();
+            let response = if routed {
+                Router::new().nest("/eureka", server.router()).oneshot(request).await
+            } else {
+                server.service("/eureka").with_probes().oneshot(request).await
+            };
+            response.unwrap().status().as_u16()
+        };
+        let wrong = "Bearer 987654321";
+        for n in 0..20 {
+            assert_eq!(status("/eureka/apps", wrong, [10, 0, 0, 1]).await, 401, "{routed} {n}");
+        }
+        assert_eq!(status("/eureka/apps", wrong, [10, 0, 0, 1]).await, 429, "{routed}");
+        for (n, expected) in [200; 5].into_iter().chain([503]).enumerate() {
+            let right = "Bearer 0123456789";
+            assert_eq!(status("/eureka/apps/delta", right, [10, 0, 0, 2]).await, expected, "{routed} {n}");
+        }
+        if !routed {
+            assert_eq!(status("/actuator/info", wrong, [10, 0, 0, 1]).await, 429, "also outside the registry");
+            assert_eq!(status("/health", "", [10, 0, 0, 1]).await, 200, "health is exempt");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn management_listener_limits_each_address() {
+    let server = EurekaServer::builder().rate_limits(RateLimits::new().per_address(1)).build().unwrap();
+    let status = async |path: &str| {
+        let request = Request::get(path).extension(ConnectInfo(SocketAddr::from(([10, 0, 0, 1], 4_000))));
+        server.management("/eureka").oneshot(request.body(Body::empty()).unwrap()).await.unwrap().status().as_u16()
+    };
+    for _ in 0..10 {
+        assert_eq!(status("/actuator/info").await, 200);
+    }
+    assert_eq!(status("/actuator/info").await, 429);
+    assert_eq!(status("/health").await, 200);
 }
 
 #[test]

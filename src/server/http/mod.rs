@@ -90,15 +90,22 @@ pub(super) fn health(server: ServerState, mount: &str) -> Router {
 
 /// Returns the router of the operations, with the rate limits.
 pub(super) fn router(server: ServerState, mount: &str) -> Router {
-    let router = routes(server.clone(), mount);
-    if server.rate_limits().is_none() {
-        return router;
-    }
-    router.layer(from_fn_with_state(server, throttle::limit))
+    let router = routes(server.clone(), mount, true);
+    limit_senders(&server, router)
 }
 
-/// Returns the router of the operations, for a caller that applies the rate limits.
-fn routes(server: ServerState, mount: &str) -> Router {
+/// Adds the rate limit of each address to a router, if there is one.
+pub(super) fn limit_senders(server: &ServerState, router: Router) -> Router {
+    match server.rate_limits() {
+        Some(_) => router.layer(from_fn_with_state(server.clone(), throttle::limit_senders)),
+        None => router,
+    }
+}
+
+/// Returns the router of the operations, for a caller that applies the limit of each address, and
+/// unless `limits_fetches` is true, the limit on fetches.
+fn routes(server: ServerState, mount: &str, limits_fetches: bool) -> Router {
+    let limits_fetches = limits_fetches && server.rate_limits().is_some();
     let resources: [(&str, Resource, MethodRouter<ServerState>); 12] = [
         ("/apps", Resource::Other, get(applications::all)),
         ("/apps/delta", Resource::Other, get(applications::delta)),
@@ -121,7 +128,13 @@ fn routes(server: ServerState, mount: &str) -> Router {
         ("/asg/{name}/status", Resource::Other, put(info::asg)),
         ("/status", Resource::Other, get(info::status)),
     ];
-    let resources = resources.map(|(path, resource, methods)| (path, guard::route(&server, resource, methods)));
+    let resources = resources.map(|(path, resource, methods)| {
+        let methods = match limits_fetches {
+            true => methods.layer(from_fn_with_state(server.clone(), throttle::limit_fetches)),
+            false => methods,
+        };
+        (path, guard::route(&server, resource, methods))
+    });
     let overrides = guard::route(&server, Resource::Other, get(info::overrides));
     let mut router = Router::new().route(&format!("{mount}/serverinfo/statusoverrides"), overrides);
     for prefix in PREFIXES {

@@ -25,7 +25,7 @@ use super::path::{App, Target, upper};
 use super::response::{ListRequest, NotAcceptable};
 use super::scope::Scope;
 use super::{applications, fallback, guard, instances, throttle};
-use crate::server::access::{Authentication, Change, Identity, Operation, Refusal};
+use crate::server::access::{Authentication, Change, Identity, Operation, Refusal, Role};
 use crate::server::http::state::ServerState;
 use crate::server::metrics::{OperationLabel, Started, Timer};
 use crate::server::response_cache::List;
@@ -45,7 +45,7 @@ impl RegistryService {
     pub(in crate::server) fn new(server: ServerState, mount: &str) -> Self {
         let mount = Arc::<str>::from(mount);
         let known = (server.clone(), mount.clone());
-        let router = super::routes(server.clone(), &mount)
+        let router = super::routes(server.clone(), &mount, false)
             .fallback(move |request| fallback::not_here(known.0.clone(), known.1.clone(), request));
         Self { server, router, mount }
     }
@@ -108,6 +108,13 @@ impl RegistryService {
     /// Handles a request of an authenticated caller, or of any caller without access control. The
     /// permission is checked here for the fast path, and by the router for all other requests.
     fn handle(&mut self, mut request: Request<Body>, identity: Option<Identity>, started: Started) -> ResponseFuture {
+        if self.server.rate_limits().is_some()
+            && request.uri().path().starts_with(&*self.mount)
+            && identity.as_ref().is_none_or(|identity| identity.has(Role::Read))
+            && let Some(refusal) = throttle::refuse_fetch(&self.server, &request)
+        {
+            return self.throttled(&request, refusal, started);
+        }
         let Some(fast) = FastPath::of(request.method(), request.uri().path(), &self.mount) else {
             let timer = self.timer(&request, started);
             if let Some(identity) = identity {
@@ -157,6 +164,11 @@ impl RegistryService {
         ResponseFuture(ResponseState::Pending(Box::pin(refused), timer))
     }
 
+    fn throttled(&self, request: &Request<Body>, refusal: Response, started: Started) -> ResponseFuture {
+        self.timer(request, started).finish(refusal.status());
+        ResponseFuture(ResponseState::Ready(Some(refusal)))
+    }
+
     fn timer(&self, request: &Request<Body>, started: Started) -> Timer {
         let operation = || OperationLabel::of(request.method(), request.uri().path(), &self.mount);
         self.server.measured().timer(started, operation)
@@ -175,11 +187,9 @@ impl Service<Request<Body>> for RegistryService {
     fn call(&mut self, request: Request<Body>) -> ResponseFuture {
         let started = self.server.measured().start();
         if self.server.rate_limits().is_some()
-            && request.uri().path().starts_with(&*self.mount)
-            && let Some(refusal) = throttle::refuse(&self.server, &request)
+            && let Some(refusal) = throttle::refuse_sender(&self.server, &request)
         {
-            self.timer(&request, started).finish(refusal.status());
-            return ResponseFuture(ResponseState::Ready(Some(refusal)));
+            return self.throttled(&request, refusal, started);
         }
         self.authenticated(request, started)
     }

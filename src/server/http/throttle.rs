@@ -1,5 +1,7 @@
 //! Rate limits of requests, if there are any.
 
+use std::net::IpAddr;
+
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
@@ -7,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::RETRY_AFTER;
 use http::{HeaderValue, StatusCode};
 
+use super::guard;
 use crate::server::audit;
 use crate::server::http::state::ServerState;
 use crate::server::limits::Exceeded;
@@ -14,30 +17,51 @@ use crate::server::limits::Exceeded;
 /// `Retry-After` in seconds. Each bucket gets at least one token in a second.
 const RETRY_SECS: HeaderValue = HeaderValue::from_static("1");
 
-/// Returns the response to a request that exceeds a rate limit. Without rate limits it is one
-/// check.
-pub(super) fn refuse(server: &ServerState, request: &Request<Body>) -> Option<Response> {
+/// Returns the response to a request of a sender that exceeds the rate of its address. Public paths
+/// are exempt, since orchestrators restart a server that refuses them.
+pub(super) fn refuse_sender(server: &ServerState, request: &Request<Body>) -> Option<Response> {
     let limits = server.rate_limits()?;
     let network = audit::address(request.extensions()).map(|address| audit::network(address.ip()));
-    let exceeded = limits.check(request.method(), request.uri().path(), request.headers(), network, server.now())?;
-    server.refusals().throttled(exceeded, network);
-    let (status, text) = match exceeded {
-        Exceeded::Address => (
-            StatusCode::TOO_MANY_REQUESTS,
-            "too many requests from this address (eureka.server.limits.requests-per-address)",
-        ),
-        Exceeded::Fetches => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "too many fetches (eureka.server.rate-limiter-registry-fetch-average-rate, \
-             eureka.server.rate-limiter-full-fetch-average-rate)",
-        ),
-    };
-    Some((status, [(RETRY_AFTER, RETRY_SECS)], text).into_response())
+    if guard::is_public(request.uri().path()) || limits.admits_sender(network, server.now()) {
+        return None;
+    }
+    let text = "too many requests from this address (eureka.server.limits.requests-per-address)";
+    Some(refusal(server, Exceeded::Address, network, StatusCode::TOO_MANY_REQUESTS, text))
 }
 
-/// Middleware of a router with rate limits.
-pub(super) async fn limit(State(server): State<ServerState>, request: Request, next: Next) -> Response {
-    match refuse(&server, &request) {
+/// Returns the response to a fetch that exceeds a rate of the whole server. The caller may fetch.
+pub(super) fn refuse_fetch(server: &ServerState, request: &Request<Body>) -> Option<Response> {
+    let limits = server.rate_limits()?;
+    if limits.admits_fetch(request.method(), request.uri().path(), request.headers(), server.now()) {
+        return None;
+    }
+    let text = "too many fetches (eureka.server.rate-limiter-registry-fetch-average-rate, \
+                eureka.server.rate-limiter-full-fetch-average-rate)";
+    Some(refusal(server, Exceeded::Fetches, None, StatusCode::SERVICE_UNAVAILABLE, text))
+}
+
+fn refusal(
+    server: &ServerState,
+    exceeded: Exceeded,
+    network: Option<IpAddr>,
+    status: StatusCode,
+    text: &'static str,
+) -> Response {
+    server.refusals().throttled(exceeded, network);
+    (status, [(RETRY_AFTER, RETRY_SECS)], text).into_response()
+}
+
+/// Middleware of a router with a limit on each address.
+pub(super) async fn limit_senders(State(server): State<ServerState>, request: Request, next: Next) -> Response {
+    match refuse_sender(&server, &request) {
+        Some(refusal) => refusal,
+        None => next.run(request).await,
+    }
+}
+
+/// Middleware of a router with a limit on fetches, inside its access control.
+pub(super) async fn limit_fetches(State(server): State<ServerState>, request: Request, next: Next) -> Response {
+    match refuse_fetch(&server, &request) {
         Some(refusal) => refusal,
         None => next.run(request).await,
     }

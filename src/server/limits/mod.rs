@@ -2,9 +2,9 @@
 //! client address. Both are off by default. Then a request costs one check of a pointer.
 //!
 //! ```text
-//!  request ──▶ bucket of its address ──▶ 429 ┐
-//!         └──▶ buckets of fetches ────▶ 503  ├─▶ with Retry-After
-//!                (Java's, whole server)      ┘
+//!  request ──▶ bucket of its address ──▶ access control ──▶ buckets of fetches ──▶ response
+//!                       │                                    (Java's, whole server)
+//!                      429                                            503, both with Retry-After
 //! ```
 
 mod addresses;
@@ -42,24 +42,19 @@ impl RateLimits {
         (fetches.is_some() || addresses.is_some()).then(|| Box::new(Self { fetches, addresses }))
     }
 
-    /// Returns the limit that a request exceeds, if it exceeds one. `network` is the part of the
-    /// sender's address that counts as one sender.
-    pub(in crate::server) fn check(
-        &self,
-        method: &Method,
-        path: &str,
-        headers: &HeaderMap,
-        network: Option<IpAddr>,
-        now: i64,
-    ) -> Option<Exceeded> {
+    /// Returns false if a sender exceeds the rate of its address. `network` is the part of the address
+    /// that counts as one sender.
+    pub(in crate::server) fn admits_sender(&self, network: Option<IpAddr>, now: i64) -> bool {
         // An address that the server does not know has no bucket, since all of them would share it.
-        if let (Some(addresses), Some(network)) = (&self.addresses, network)
-            && !addresses.admit(network, now)
-        {
-            return Some(Exceeded::Address);
-        }
-        let fetches = self.fetches.as_ref()?;
-        let fetch = Fetch::of(method, path)?;
-        (!fetches.is_privileged(headers) && !fetches.admit(fetch, now)).then_some(Exceeded::Fetches)
+        let (Some(addresses), Some(network)) = (&self.addresses, network) else { return true };
+        addresses.admit(network, now)
+    }
+
+    /// Returns false if a fetch exceeds a rate of the whole server. It is checked for callers that may
+    /// fetch only, since others would use up the tokens of all.
+    pub(in crate::server) fn admits_fetch(&self, method: &Method, path: &str, headers: &HeaderMap, now: i64) -> bool {
+        let Some(fetches) = &self.fetches else { return true };
+        let Some(fetch) = Fetch::of(method, path) else { return true };
+        fetches.is_privileged(headers) || fetches.admit(fetch, now)
     }
 }
