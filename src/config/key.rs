@@ -1,6 +1,6 @@
 //! Keys of settings: one row per key, from which everything else is derived.
 
-use super::names::{covers, map_parts, rest_after, uniform};
+use super::names::{covers, map_parts, relaxed, rest_after, uniform};
 use super::source::Entry;
 use super::value::{Unit, Value};
 use super::{InvalidSetting, Settings};
@@ -64,6 +64,28 @@ impl<B> Key<B> {
     #[cfg_attr(not(test), allow(dead_code, reason = "the tables of the documentation are made by a test"))]
     pub(crate) fn variable(&self) -> String {
         self.name.to_ascii_uppercase().replace('.', "_").replace('-', "")
+    }
+
+    /// Returns an error if the settings have this key without a value: each of its entries that
+    /// counts is blank.
+    #[cfg(feature = "server")]
+    pub(crate) fn check_not_blank(&self, settings: &Settings) -> Result<(), InvalidSetting> {
+        let parts = map_parts(self.name);
+        let key_of = |entry: &Entry| parts.and_then(|(prefix, suffix)| entry.map_key(prefix, suffix)).map(relaxed);
+        for entry in settings.entries().filter(|entry| is_name_of(self.name, entry)) {
+            // A placeholder without a value is an error of the value that counts.
+            if settings.resolve(entry).is_ok_and(|resolved| !resolved.text.trim().is_empty()) {
+                continue;
+            }
+            let has_value = match key_of(entry) {
+                Some(key) => settings.map_of(self)?.iter().any(|value| relaxed(value.key()) == key),
+                None => settings.value_of(self)?.is_some(),
+            };
+            if !has_value {
+                return Err(InvalidSetting::clause(&entry.place(), "is blank: set it, or remove it"));
+            }
+        }
+        Ok(())
     }
 
     /// Sets the value that the settings have for this key, if they have one.

@@ -110,6 +110,7 @@ fn setting_that_protects_a_spring_server_is_refused_in_each_form() {
         ("SPRING_SECURITY_OAUTH2_CLIENT_REGISTRATION_X_CLIENTID", "geheim", access),
         ("SECURITY_USER_PASSWORD", "geheim", "use spring.security.user.name"),
         ("SECURITY_BASIC_ENABLED", "true", "use spring.security.user.name"),
+        ("SPRING_SECURITY_USER_PASSWORD", "", "is blank: set it, or remove it"),
         ("SPRING_APPLICATION_JSON", r#"{"spring":{"security":{"saml2":{"x":"geheim"}}}}"#, "spring.security"),
         ("SERVER_SERVLET_CONTEXT_PATH", "/registry", "/eureka/"),
     ] {
@@ -137,7 +138,6 @@ fn arguments_of_a_spring_server_without_a_meaning_do_not_stop_the_start() {
         "--server.shutdown=graceful",
         "--server.ssl.enabled=false",
         "--server.ssl.key-store=geheim",
-        "--spring.security.user.password=",
         "--server.servlet.context-path=/",
         "--eureka.client.healthcheck.enabled=true",
         "--eureka.instance.metadata-map.zone=a",

@@ -1,32 +1,32 @@
-//! Setters of the access control. An empty value counts as unset.
+//! Setters of the access control. A blank value is an error.
 
 use super::property::Builder;
 use crate::config::{InvalidSetting, Value};
 #[cfg(feature = "access")]
 use crate::server::access::JwtSettings;
-use crate::server::access::{Access, SpringUser, UserSettings};
+use crate::server::access::{SpringUser, UserSettings};
 
 type Set = Result<Builder, InvalidSetting>;
 
-/// Changes the access control, unless the value is empty.
-fn change(builder: Builder, value: &Value, change: impl FnOnce(Access) -> Result<Access, InvalidSetting>) -> Set {
-    if value.text().is_empty() { Ok(builder) } else { builder.access_with(change) }
+/// Returns true for a setting that must have a value if it is present.
+pub(super) fn is_protection(name: &str) -> bool {
+    ["eureka.server.access.", "spring.security."].into_iter().any(|family| name.starts_with(family))
 }
 
 /// Changes the user of a Spring server.
 pub(super) fn spring(builder: Builder, value: &Value, set: impl FnOnce(&mut SpringUser, String)) -> Set {
-    change(builder, value, |access| Ok(access.spring_with(|user| set(user, value.exact().to_owned()))))
+    builder.access_with(|access| Ok(access.spring_with(|user| set(user, value.exact().to_owned()))))
 }
 
 /// Changes one user of a map.
 pub(super) fn user(builder: Builder, value: &Value, set: impl FnOnce(&mut UserSettings, String)) -> Set {
-    change(builder, value, |access| Ok(access.user_with(value.key(), |user| set(user, value.exact().to_owned()))))
+    builder.access_with(|access| Ok(access.user_with(value.key(), |user| set(user, value.exact().to_owned()))))
 }
 
 /// Changes the verification of tokens.
 #[cfg(feature = "access")]
 pub(super) fn jwt(builder: Builder, value: &Value, set: impl FnOnce(&mut JwtSettings, String)) -> Set {
-    change(builder, value, |access| Ok(access.jwt_with(|jwt| set(jwt, value.text().to_owned()))))
+    builder.access_with(|access| Ok(access.jwt_with(|jwt| set(jwt, value.text().to_owned()))))
 }
 
 #[cfg(feature = "access")]
@@ -36,11 +36,11 @@ pub(super) fn audiences(builder: Builder, value: &Value) -> Set {
 }
 
 pub(super) fn users_file(builder: Builder, value: &Value) -> Set {
-    change(builder, value, |access| Ok(access.users_file(path(value.text()))))
+    builder.access_with(|access| Ok(access.users_file(path(value.text()))))
 }
 
 pub(super) fn anonymous(builder: Builder, value: &Value) -> Set {
-    change(builder, value, |access| access.anonymous_named(value.text()).map_err(|cause| value.invalid(cause)))
+    builder.access_with(|access| access.anonymous_named(value.text()).map_err(|cause| value.invalid(cause)))
 }
 
 pub(super) fn attempts(builder: Builder, value: &Value) -> Set {

@@ -375,3 +375,52 @@ fn ssl_settings_of_spring_are_read_without_showing_passwords() {
         assert!(error.contains(expected), "{error}");
     }
 }
+
+#[test]
+fn blank_access_setting_is_an_error_unless_another_source_has_a_value() {
+    let read = |variables: &[(&str, &str)], arguments: &[(&str, &str)]| {
+        let builder = EurekaServer::builder().from_settings_standalone(&settings(variables, arguments));
+        builder.map(|_| ()).map_err(|error| error.to_string())
+    };
+    for (name, value) in [
+        ("spring.security.user.password", ""),
+        ("spring.security.user.password", "${MISSING:}"),
+        ("spring.security.user.roles", " "),
+        ("eureka.server.access.users-file", ""),
+        ("eureka.server.access.usersFile", "${MISSING:}"),
+        ("eureka.server.access.users.orders.token", ""),
+        ("eureka.server.access.users.orders.password", " "),
+        ("eureka.server.access.anonymous", ""),
+    ] {
+        let error = read(&[], &[(name, value)]).unwrap_err();
+        assert!(error.contains(name) && error.contains("is blank: set it, or remove it"), "{error}");
+        assert!(set(name, value).is_err(), "{name}");
+    }
+    let variable = ("SPRING_SECURITY_USER_PASSWORD", "");
+    assert!(read(&[variable], &[]).unwrap_err().contains("SPRING_SECURITY_USER_PASSWORD is blank"));
+    assert_eq!(read(&[variable], &[("spring.security.user.password", "secret")]), Ok(()));
+    let user = ("EUREKA_SERVER_ACCESS_USERS_ORDERS_TOKEN", "");
+    assert!(read(&[user], &[]).is_err());
+    assert_eq!(read(&[user], &[("eureka.server.access.users.orders.token", "0123456789")]), Ok(()));
+}
+
+#[tokio::test]
+async fn spring_user_has_the_roles_of_this_registry_among_its_roles() {
+    let roles = |roles: &str| {
+        let builder = EurekaServer::builder().property("spring.security.user.password", "secret").unwrap();
+        let builder = builder.property("spring.security.user.roles", roles).unwrap();
+        builder.build().map(|server| server.access_summary.unwrap()).map_err(|error| error.to_string())
+    };
+    for (names, expected) in [
+        ("ADMIN", "user may read,register,operate,peer;"),
+        ("USER, ACTUATOR", "user may read,register,operate,peer;"),
+        ("read,USER", "user may read;"),
+        ("ADMIN register READ", "user may read,register;"),
+    ] {
+        let summary = roles(names).unwrap();
+        assert!(summary.starts_with(expected), "{names}: {summary}");
+    }
+    for names in ["read,regster", "regster", "READER", "read,Peers"] {
+        assert!(roles(names).unwrap_err().contains("did you mean"), "{names}");
+    }
+}
