@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout};
 
 use super::attempts::Attempts;
 use super::certificate::PeerCertificate;
-use super::credentials::{self, Credentials, Malformed};
+use super::credentials::{self, Credentials};
 use super::decision::{Change, Operation, decide};
 use super::identity::Identity;
 #[cfg(feature = "access")]
@@ -30,6 +30,7 @@ use super::policy::Policy;
 use super::recent::{Generation, Key, Recent};
 use super::refusal::{Cause, Refusal};
 use crate::server::audit::{self, Repeats};
+use crate::server::memory;
 use crate::sync::offload;
 use crate::time::wall_clock_ms;
 
@@ -37,25 +38,31 @@ use crate::time::wall_clock_ms;
 /// without being used. Heartbeats come every 30 seconds.
 const VERIFIED: usize = 20_000;
 const VERIFIED_TIME: Duration = Duration::from_secs(120);
-/// Maximum number of credentials that are known to be wrong, and the same time.
+/// Maximum number of credentials that are known to be wrong, and time for which each is known.
 const REJECTED: usize = 2_000;
 const REJECTED_TIME: Duration = Duration::from_secs(30);
 /// Maximum time for which credentials wait for their verification.
 const VERIFY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum number of requests that wait for a verification.
 const MAX_WAITING: usize = 10_000;
-/// Maximum time for which a token or certificate is taken for valid without another look at it.
+/// Share of the memory of the process that verifications may use at a time, and its minimum in MiB.
+const MEMORY_SHARE: usize = 8;
+const MIN_MEMORY_MIB: u32 = 64;
+/// Maximum time for which a token counts as valid after its verification.
 #[cfg(feature = "access")]
 const TOKEN_TIME: Duration = Duration::from_secs(60);
 
 pub(in crate::server) struct AccessControl {
     pub(super) policy: ArcSwap<Policy>,
     anonymous: ArcSwap<Identity>,
-    verified: Recent<Identity>,
+    verified: Recent<Verified>,
     rejected: Recent<Refusal>,
     attempts: Attempts,
     /// Permits of the verifications that run at a time.
     verifiers: Arc<Semaphore>,
+    /// MiB of memory for them.
+    pub(super) memory: Arc<Semaphore>,
+    pub(super) memory_mib: u32,
     /// Places in the queue for such a permit.
     waiting: Arc<Semaphore>,
     owners: Owners,
@@ -67,15 +74,43 @@ pub(in crate::server) struct AccessControl {
     log: Repeats,
 }
 
+/// Credentials that were right, and the reason.
+#[derive(Debug)]
+struct Verified {
+    identity: Identity,
+    proof: Proof,
+}
+
+/// Part of the policy or of the keys that makes credentials right.
+#[derive(Debug)]
+enum Proof {
+    Password {
+        user: String,
+        password: Arc<Password>,
+    },
+    Token(String),
+    Certificate,
+    #[cfg(feature = "access")]
+    Jwt,
+}
+
 /// Authentication that needs the verification of a password hash.
 pub(in crate::server) struct Slow {
-    key: Key,
-    generation: Generation,
-    rejected_generation: Generation,
+    check: Check,
     user: String,
     password: String,
+}
+
+/// Credentials that are being checked.
+struct Check {
+    key: Key,
+    /// Generations of the caches of right and of wrong credentials.
+    generations: [Generation; 2],
     address: Option<IpAddr>,
 }
+
+/// Identity of right credentials, and the time for which they may be remembered.
+type Found = (Verified, Option<Duration>);
 
 /// Result of an authentication without waiting.
 pub(in crate::server) enum Authentication {
@@ -92,6 +127,8 @@ impl AccessControl {
     ) -> Self {
         // Half of the cores stay free for requests whose callers are known.
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
+        let limit = memory::limit().map_or(0, |(bytes, _)| bytes);
+        let memory_mib = u32::try_from(limit / MEMORY_SHARE / (1024 * 1024)).unwrap_or(u32::MAX).max(MIN_MEMORY_MIB);
         Self {
             policy: ArcSwap::from_pointee(policy),
             anonymous: ArcSwap::from_pointee(anonymous),
@@ -99,6 +136,8 @@ impl AccessControl {
             rejected: Recent::new(REJECTED, REJECTED_TIME),
             attempts: Attempts::new(attempts_per_minute),
             verifiers: Arc::new(Semaphore::new(cores)),
+            memory: Arc::new(Semaphore::new(memory_mib as usize)),
+            memory_mib,
             waiting: Arc::new(Semaphore::new(MAX_WAITING)),
             owners: Owners::new(),
             #[cfg(feature = "access")]
@@ -109,22 +148,33 @@ impl AccessControl {
         }
     }
 
-    /// Replaces the policy. All callers are authenticated again.
+    /// Replaces the policy. The credentials of unchanged rows stay known, so that a new user does
+    /// not make all others wait for a verification.
     pub(super) fn set_policy(&self, policy: Policy, anonymous: Identity) {
-        self.policy.store(Arc::new(policy));
+        let policy = Arc::new(policy);
+        self.policy.store(policy.clone());
         self.anonymous.store(Arc::new(anonymous));
-        self.forget();
+        self.verified.retain(|Verified { identity, proof }| match proof {
+            Proof::Password { user, password } => {
+                policy.passwords(user).iter().any(|row| (&row.0, &row.1) == (password, identity))
+            }
+            Proof::Token(token) => policy.token(token) == Some(identity),
+            // They are verified without a wait.
+            _ => false,
+        });
+        self.rejected.retain(|_| false);
+    }
+
+    /// Forgets which tokens are right and which are wrong, after their keys have changed.
+    #[cfg(feature = "access")]
+    pub(super) fn forget_tokens(&self) {
+        self.verified.retain(|verified| !matches!(verified.proof, Proof::Jwt));
+        self.rejected.retain(|refusal| !matches!(refusal, Refusal::Wrong { cause: Cause::Jwt(_), .. }));
     }
 
     /// Returns true if callers without credentials may change the registry.
     pub(in crate::server) fn may_anonymous_write(&self) -> bool {
         self.anonymous.load().role_set().may_write()
-    }
-
-    /// Forgets which credentials are right and which are wrong.
-    pub(super) fn forget(&self) {
-        self.verified.clear();
-        self.rejected.clear();
     }
 
     /// Authenticates a caller, unless that needs the verification of a hash.
@@ -136,39 +186,39 @@ impl AccessControl {
         let value = match credentials::header(headers) {
             Ok(Some(value)) => value,
             Ok(None) => return Authentication::Done(self.without_header(extensions)),
-            Err(malformed) => return Authentication::Done(Err(self.malformed(malformed, address))),
+            Err(malformed) => {
+                self.failed(address);
+                return Authentication::Done(Err(Refusal::wrong(Cause::Malformed(malformed))));
+            }
         };
         let key = self.verified.key(value);
-        if let Some(identity) = self.verified.get(key) {
+        if let Some(identity) = self.known(key) {
             return Authentication::Done(Ok(identity));
         }
-        let (generation, rejected_generation) = (self.verified.generation(), self.rejected.generation());
-        if let Some(refusal) = self.rejected.get(key) {
+        let generations = [self.verified.generation(), self.rejected.generation()];
+        if let Some(refusal) = self.rejected.get(key, Refusal::clone) {
             return Authentication::Done(Err(refusal));
         }
-        if let Some(wait) = address.and_then(|address| self.attempts.wait(address)) {
-            return Authentication::Done(Err(Refusal::TooMany(wait)));
-        }
+        let check = Check { key, generations, address };
         let result = match credentials::parse(value) {
             Ok(Credentials::Basic { user, password }) => {
-                let slow = Slow { key, generation, rejected_generation, user, password, address };
-                if self.is_slow(&slow.user) {
-                    return Authentication::Slow(slow);
+                if let Err(refusal) = self.check_attempts(address) {
+                    return Authentication::Done(Err(refusal));
                 }
-                return Authentication::Done(self.verify(&slow));
+                let policy = self.policy.load();
+                let plain = |known: &Password| !known.is_slow() && known.verify(&password);
+                match right(&policy, &user, plain) {
+                    Some(found) => Ok(found),
+                    None if policy.slowest().is_some() => {
+                        return Authentication::Slow(Slow { check, user, password });
+                    }
+                    None => Err(wrong_password(&policy, &user)),
+                }
             }
-            Ok(Credentials::Bearer(token)) => self.token(token),
-            Err(malformed) => Err(Refusal::wrong(Cause::Malformed(malformed))),
+            Ok(Credentials::Bearer(token)) => self.token(token, address),
+            Err(malformed) => self.check_attempts(address).and(Err(Refusal::wrong(Cause::Malformed(malformed)))),
         };
-        let result = match result {
-            Ok((identity, valid_for)) => {
-                let expires = valid_for.map(|time| Instant::now() + time);
-                self.verified.insert(key, identity.clone(), expires, generation);
-                Ok(identity)
-            }
-            Err(refusal) => Err(self.rejected(key, refusal, address, rejected_generation)),
-        };
-        Authentication::Done(result)
+        Authentication::Done(self.remember(&check, result))
     }
 
     /// Verifies a password hash on a blocking thread, once one of the few permits is free.
@@ -178,26 +228,31 @@ impl AccessControl {
     pub(in crate::server) async fn authenticate(self: &Arc<Self>, slow: Slow) -> Result<Identity, Refusal> {
         const BUSY: Refusal = Refusal::Busy("too many log-ins at the same time");
         let place = self.waiting.clone().try_acquire_owned().map_err(|_| BUSY)?;
-        let permit = timeout(VERIFY_TIMEOUT, self.verifiers.clone().acquire_owned()).await.map_err(|_| BUSY)?;
-        let permit = permit.expect("semaphore is never closed");
+        let permits = timeout(VERIFY_TIMEOUT, self.permits()).await.map_err(|_| BUSY)?;
         drop(place);
         // Many callers share one password. The first verification counts for all that waited.
-        if let Some(identity) = self.verified.get(slow.key) {
+        if let Some(identity) = self.known(slow.check.key) {
             return Ok(identity);
         }
-        if let Some(refusal) = self.rejected.get(slow.key) {
+        if let Some(refusal) = self.rejected.get(slow.check.key, Refusal::clone) {
             return Err(refusal);
         }
         // The failures of the requests that waited meanwhile count as well.
-        if let Some(wait) = slow.address.and_then(|address| self.attempts.wait(address)) {
-            return Err(Refusal::TooMany(wait));
-        }
+        self.check_attempts(slow.check.address)?;
         let access = self.clone();
         offload(move || {
-            let _permit: OwnedSemaphorePermit = permit;
+            let _permits = permits;
             access.verify(&slow)
         })
         .await
+    }
+
+    /// Waits for a thread and the memory of one verification.
+    async fn permits(&self) -> [OwnedSemaphorePermit; 2] {
+        let mib = self.policy.load().memory_kib().div_ceil(1024).clamp(1, self.memory_mib);
+        let verifier = self.verifiers.clone().acquire_owned().await.expect("semaphore is never closed");
+        let memory = self.memory.clone().acquire_many_owned(mib).await.expect("semaphore is never closed");
+        [verifier, memory]
     }
 
     /// Decides about the operation of an authenticated caller.
@@ -269,91 +324,114 @@ impl AccessControl {
 
     fn certificate(&self, certificate: &PeerCertificate) -> Option<Identity> {
         let key = self.verified.key(certificate.der());
-        if let Some(identity) = self.verified.get(key) {
+        if let Some(identity) = self.known(key) {
             return Some(identity);
         }
         let generation = self.verified.generation();
         let identity = self.policy.load().certificate(&certificate.names().names)?;
-        self.verified.insert(key, identity.clone(), None, generation);
+        let verified = Verified { identity: identity.clone(), proof: Proof::Certificate };
+        self.verified.insert(key, verified, None, generation);
         Some(identity)
     }
 
-    /// Returns true if the password of this user takes long to verify. The password of an unknown
-    /// user takes as long.
-    fn is_slow(&self, user: &str) -> bool {
-        let policy = self.policy.load();
-        match policy.passwords(user) {
-            [] => policy.decoy().is_some(),
-            passwords => passwords.iter().any(|(password, _)| password.is_slow()),
-        }
+    /// Returns the identity of credentials that were right before.
+    fn known(&self, key: Key) -> Option<Identity> {
+        self.verified.get(key, |verified| verified.identity.clone())
     }
 
     /// Verifies a password and remembers the result.
     fn verify(&self, slow: &Slow) -> Result<Identity, Refusal> {
         let policy = self.policy.load();
-        let passwords = policy.passwords(&slow.user);
-        if passwords.is_empty() {
-            policy.decoy().map(|decoy| decoy.verify(&slow.password));
-        }
-        let is_right = |password: &Password| password.verify(&slow.password);
-        if let Some((_, identity)) = passwords.iter().find(|(password, _)| is_right(password)) {
-            self.verified.insert(slow.key, identity.clone(), None, slow.generation);
-            return Ok(identity.clone());
-        }
-        let user = (!passwords.is_empty()).then(|| Arc::from(&*slow.user));
-        let refusal = Refusal::Wrong { cause: Cause::Password, user };
-        Err(self.rejected(slow.key, refusal, slow.address, slow.rejected_generation))
+        let found = right(&policy, &slow.user, |known| known.verify(&slow.password));
+        let result = found.ok_or_else(|| {
+            let tried = policy.passwords(&slow.user).iter().map(|(known, _)| known.cost()).max().unwrap_or(0);
+            if let Some(slowest) = policy.slowest().filter(|slowest| slowest.cost() > tried) {
+                slowest.verify(&slow.password);
+            }
+            wrong_password(&policy, &slow.user)
+        });
+        self.remember(&slow.check, result)
     }
 
-    /// Returns the identity of a token, and the time for which it may be remembered.
-    fn token(&self, token: &str) -> Result<(Identity, Option<Duration>), Refusal> {
+    /// Returns the identity of a bearer token.
+    fn token(&self, token: &str, address: Option<IpAddr>) -> Result<Found, Refusal> {
         let policy = self.policy.load();
-        if let Some(identity) = policy.token(token) {
-            return Ok((identity.clone(), None));
-        }
+        let mut refusal = Refusal::wrong(Cause::Token);
         #[cfg(feature = "access")]
         if let Some(jwt) = &self.jwt {
-            return match jwt.verify(token) {
-                Ok(verified) => {
-                    let identity = policy.subject(&verified.subject).unwrap_or_else(|| verified.identity());
-                    Ok((identity, Some(verified.valid_for.min(TOKEN_TIME))))
+            match jwt.verify(token) {
+                Ok(token) => {
+                    let identity = policy.subject(&token.subject).unwrap_or_else(|| token.identity());
+                    return Ok((Verified { identity, proof: Proof::Jwt }, Some(token.valid_for.min(TOKEN_TIME))));
                 }
                 Err(TokenFault::NoKeys) => {
                     self.unknown_key.notify_one();
-                    Err(Refusal::Busy("the keys of tokens were not fetched yet"))
+                    refusal = Refusal::Busy("the keys of tokens were not fetched yet");
                 }
                 Err(fault) => {
                     if fault == TokenFault::UnknownKey {
                         self.unknown_key.notify_one();
                     }
-                    Err(Refusal::wrong(Cause::Jwt(fault)))
+                    refusal = Refusal::wrong(Cause::Jwt(fault));
                 }
-            };
+            }
         }
-        Err(Refusal::wrong(Cause::Token))
+        // A valid signature is accepted from any address, since nobody guesses it.
+        if refusal.is_guess() {
+            self.check_attempts(address)?;
+        }
+        let identity = policy.token(token).ok_or(refusal)?.clone();
+        Ok((Verified { identity, proof: Proof::Token(token.into()) }, None))
     }
 
-    /// Remembers wrong credentials and counts the failure.
-    fn rejected(&self, key: Key, refusal: Refusal, address: Option<IpAddr>, generation: Generation) -> Refusal {
-        if !matches!(refusal, Refusal::Wrong { .. }) {
-            return refusal;
+    /// Fails if an address has used up its attempts.
+    fn check_attempts(&self, address: Option<IpAddr>) -> Result<(), Refusal> {
+        match address.and_then(|address| self.attempts.wait(address)) {
+            Some(wait) => Err(Refusal::TooMany(wait)),
+            None => Ok(()),
         }
+    }
+
+    /// Remembers the result of a check, and counts a failure.
+    fn remember(&self, check: &Check, result: Result<Found, Refusal>) -> Result<Identity, Refusal> {
+        let Check { key, generations: [verified_generation, rejected_generation], address } = *check;
+        match result {
+            Ok((verified, valid_for)) => {
+                let (identity, expires) = (verified.identity.clone(), valid_for.map(|time| Instant::now() + time));
+                self.verified.insert(key, verified, expires, verified_generation);
+                Ok(identity)
+            }
+            Err(refusal) => {
+                if refusal.is_guess() {
+                    self.failed(address);
+                }
+                // A token with an unknown key may be valid once its key was fetched.
+                if refusal.is_lasting() {
+                    let expires = Some(Instant::now() + REJECTED_TIME);
+                    self.rejected.insert(key, refusal.clone(), expires, rejected_generation);
+                }
+                Err(refusal)
+            }
+        }
+    }
+
+    fn failed(&self, address: Option<IpAddr>) {
         if let Some(address) = address {
             self.attempts.failed(address);
         }
-        // A token with an unknown key may be valid once its key was fetched.
-        if refusal.is_lasting() {
-            self.rejected.insert(key, refusal.clone(), None, generation);
-        }
-        refusal
     }
+}
 
-    fn malformed(&self, malformed: Malformed, address: Option<IpAddr>) -> Refusal {
-        if let Some(address) = address {
-            self.attempts.failed(address);
-        }
-        Refusal::wrong(Cause::Malformed(malformed))
-    }
+/// Returns the row of the user whose password is right.
+fn right(policy: &Policy, user: &str, is_right: impl Fn(&Password) -> bool) -> Option<Found> {
+    let (password, identity) = policy.passwords(user).iter().find(|(known, _)| is_right(known))?;
+    let proof = Proof::Password { user: user.into(), password: password.clone() };
+    Some((Verified { identity: identity.clone(), proof }, None))
+}
+
+fn wrong_password(policy: &Policy, user: &str) -> Refusal {
+    let is_known = !policy.passwords(user).is_empty();
+    Refusal::Wrong { cause: Cause::Password, user: is_known.then(|| user.into()) }
 }
 
 impl fmt::Debug for AccessControl {

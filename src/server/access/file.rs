@@ -64,7 +64,9 @@ pub(super) fn parse(text: &str) -> Result<Users, String> {
             continue;
         }
         let credential = parse_credential(name, credential).map_err(fail)?;
-        users.rows.push(Row { grant: Grant::new(name, roles, applications), credential });
+        let row = Row { grant: Grant::new(name, roles, applications), credential };
+        row.check().map_err(fail)?;
+        users.rows.push(row);
     }
     // An empty file is more likely a mistake than the wish to lock everybody out.
     if users.rows.is_empty() { Err("there is no user in it".into()) } else { Ok(users) }
@@ -178,6 +180,8 @@ mod tests {
             ("a {token}short read", "8 to 1024"),
             ("a {certificate}hunter2 read", "described by names"),
             ("a {jwt} read", "needs the subject"),
+            ("a {noop}hunter2 read {}*", "{} stands for"),
+            ("a-{} {token}hunter2hunter2 read", "{} stands for"),
             ("a:b {noop}hunter2 read", "no colon"),
             ("\"a {noop}hunter2 read", "no end"),
             ("\"a\"b {noop}hunter2 read", "followed by a blank"),

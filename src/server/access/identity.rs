@@ -21,13 +21,13 @@ pub enum Role {
 }
 
 impl Role {
-    const ALL: [Self; 4] = [Self::Read, Self::Register, Self::Operate, Self::Peer];
+    pub(super) const ALL: [Self; 4] = [Self::Read, Self::Register, Self::Operate, Self::Peer];
 
     fn bit(self) -> u8 {
         1 << self as u8
     }
 
-    fn name(self) -> &'static str {
+    pub(super) fn name(self) -> &'static str {
         match self {
             Self::Read => "read",
             Self::Register => "register",
@@ -56,11 +56,15 @@ impl Roles {
     /// # Errors
     /// Returns the name that is no role.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let mut names = text.split([',', ' ', '\t']).filter(|name| !name.is_empty());
-        names.try_fold(Self::NONE, |roles, name| match Self::named(name) {
-            Some(more) => Ok(Self(roles.0 | more.0)),
+        Self::names(text).try_fold(Self::NONE, |roles, name| match Self::named(name) {
+            Some(more) => Ok(roles.with(more)),
             None => Err(name.to_owned()),
         })
+    }
+
+    /// Returns the names in a text, known or not.
+    pub(super) fn names(text: &str) -> impl Iterator<Item = &str> {
+        text.split([',', ' ', '\t']).filter(|name| !name.is_empty())
     }
 
     /// Returns the role of this name in any case, or all roles for `*`.
@@ -80,7 +84,6 @@ impl Roles {
         self.0 & (role.bit() | included) != 0
     }
 
-    #[cfg(feature = "access")]
     pub(super) fn with(self, more: Self) -> Self {
         Self(self.0 | more.0)
     }
@@ -148,8 +151,16 @@ impl Applications {
     /// Creates them from names, which may end in `*`. No name, or `*` alone, means all applications
     /// that nobody else has.
     pub(super) fn named<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
+        match Self::only(names) {
+            Self::Named(patterns) if patterns.is_empty() => Self::Unclaimed,
+            some => some,
+        }
+    }
+
+    /// Creates them from names as [`named`](Self::named), where no name means no application.
+    pub(super) fn only<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
         let names: Vec<_> = names.into_iter().map(str::trim).filter(|name| !name.is_empty()).collect();
-        if names.is_empty() || names.contains(&"*") {
+        if names.contains(&"*") {
             return Self::Unclaimed;
         }
         let pattern = |name: &str| match name.strip_suffix('*') {

@@ -15,7 +15,11 @@ const MAX_PASSES: u32 = 32;
 #[cfg(feature = "access")]
 const MAX_BCRYPT_COST: u32 = 14;
 
-/// Password as the policy has it. Its `Debug` shows no secret.
+/// Microseconds that a bcrypt hash of cost 0 would take. Each further cost doubles the time.
+#[cfg(feature = "access")]
+const BCRYPT_MICROS: u64 = 60;
+
+/// Password in the form that the policy contains. Its `Debug` shows no secret.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum Password {
     Plain(String),
@@ -50,6 +54,8 @@ impl Password {
             Some((encoding, _)) if is_encoding(encoding) => Err(format!(
                 "the password encoding {{{encoding}}} is not supported: use {{argon2}}, {{bcrypt}}, or {{noop}} for plain text"
             )),
+            // Otherwise the hash itself would be the password.
+            _ if is_bcrypt(text) => Err("a bcrypt hash stands behind {bcrypt}".into()),
             _ => Self::plain(text),
         }
     }
@@ -72,6 +78,29 @@ impl Password {
         !matches!(self, Self::Plain(_))
     }
 
+    /// Returns the approximate time of a verification in microseconds. Zero for plain text.
+    pub(super) fn cost(&self) -> u64 {
+        match self {
+            Self::Plain(_) => 0,
+            // A pass over one KiB takes about a microsecond.
+            #[cfg(feature = "access")]
+            Self::Argon2(hash) => {
+                params(hash).map_or(0, |params| u64::from(params.m_cost()) * u64::from(params.t_cost()))
+            }
+            #[cfg(feature = "access")]
+            Self::Bcrypt(hash) => hash.parse().map_or(0, |parts: bcrypt::HashParts| BCRYPT_MICROS << parts.get_cost()),
+        }
+    }
+
+    /// Returns the memory of a verification in KiB.
+    pub(super) fn memory_kib(&self) -> u32 {
+        match self {
+            #[cfg(feature = "access")]
+            Self::Argon2(hash) => params(hash).map_or(0, |params| params.m_cost()),
+            _ => 0,
+        }
+    }
+
     /// Compares the password with one that a caller sent.
     pub(super) fn verify(&self, sent: &str) -> bool {
         match self {
@@ -87,11 +116,22 @@ impl Password {
     }
 }
 
+/// Returns true for text with the form of a bcrypt hash: `$2a$10$` and 53 further characters.
+fn is_bcrypt(text: &str) -> bool {
+    let is_version = ["$2a$", "$2b$", "$2x$", "$2y$"].into_iter().any(|version| text.starts_with(version));
+    is_version && text.len() == 60
+}
+
 /// Returns true for a word that Spring uses as the name of an encoding. Other texts in braces are
 /// part of a plain password.
 fn is_encoding(text: &str) -> bool {
     let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '@');
     !text.is_empty() && text.chars().all(is_part)
+}
+
+#[cfg(feature = "access")]
+fn params(hash: &str) -> Option<argon2::Params> {
+    argon2::Params::try_from(&argon2::PasswordHash::new(hash).ok()?).ok()
 }
 
 #[cfg(feature = "access")]
@@ -172,6 +212,7 @@ mod tests {
             ("$argon2id$hunter2", ""),
             ("{argon2}hunter2", ""),
             ("{bcrypt}hunter2", ""),
+            ("$2a$04$cTAhGU8QIYEnCBXLv3WKyOQhkz.2cPc3HnGdJK/cppB1QKwOR.zqi", "stands behind {bcrypt}"),
             (&"hunter2".repeat(1000), "longer than 1024 bytes"),
         ] {
             let error = Password::parse(text).unwrap_err();

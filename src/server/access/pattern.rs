@@ -51,6 +51,11 @@ impl Grant {
         Self { name: name.into(), roles, applications: names.map(str::to_owned).collect() }
     }
 
+    /// Returns true if the name or an application contains the place of a captured part.
+    pub(super) fn has_place(&self) -> bool {
+        self.applications.iter().chain([&self.name]).any(|text| text.contains(PLACE))
+    }
+
     /// Returns the identity of a caller whose credential has this captured part.
     ///
     /// The part is text from a certificate or a token. It is a single literal name, whatever it

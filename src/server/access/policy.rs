@@ -1,6 +1,7 @@
 //! Table of the policy: which credentials stand for which identity.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::identity::{Identity, Pattern};
 use super::password::{Password, is_equal};
@@ -11,6 +12,22 @@ use super::pattern::{Grant, Wild};
 pub(super) struct Row {
     pub(super) grant: Grant,
     pub(super) credential: Credential,
+}
+
+impl Row {
+    /// Checks that the credential can match a part that the name or an application stands for.
+    ///
+    /// # Errors
+    /// Returns the reason for which the row is unusable, without secrets.
+    pub(super) fn check(&self) -> Result<(), String> {
+        match self.credential {
+            Credential::Password(_) | Credential::Token(_) if self.grant.has_place() => Err(
+                "{} stands for a part of a certificate or of the subject of a token, which a password or token lacks"
+                    .into(),
+            ),
+            _ => Ok(()),
+        }
+    }
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -83,10 +100,12 @@ impl CertificateRule {
 /// Policy in force.
 #[derive(Default)]
 pub(super) struct Policy {
-    users: HashMap<String, Vec<(Password, Identity)>>,
+    users: HashMap<String, Vec<(Arc<Password>, Identity)>>,
     tokens: Vec<(String, Identity)>,
     subjects: Vec<(Wild, Grant)>,
     certificates: Vec<(CertificateRule, Grant)>,
+    slowest: Option<Arc<Password>>,
+    memory_kib: u32,
     /// Applications that rows name, which only their identities may register.
     reserved: Vec<Pattern>,
 }
@@ -98,7 +117,11 @@ impl Policy {
             policy.reserved.extend(grant.reserved());
             match credential {
                 Credential::Password(password) => {
-                    let identity = grant.identity("");
+                    let (identity, password) = (grant.identity(""), Arc::new(password));
+                    policy.memory_kib = policy.memory_kib.max(password.memory_kib());
+                    if policy.slowest.as_ref().map_or(0, |slowest| slowest.cost()) < password.cost() {
+                        policy.slowest = Some(password.clone());
+                    }
                     policy.users.entry(grant.name).or_default().push((password, identity));
                 }
                 Credential::Token(token) => policy.tokens.push((token, grant.identity(""))),
@@ -110,14 +133,20 @@ impl Policy {
     }
 
     /// Returns the passwords of a user. Each may have other roles.
-    pub(super) fn passwords(&self, user: &str) -> &[(Password, Identity)] {
+    pub(super) fn passwords(&self, user: &str) -> &[(Arc<Password>, Identity)] {
         self.users.get(user).map_or(&[], Vec::as_slice)
     }
 
-    /// Returns a slow password, against which the password of an unknown user is verified. So the
-    /// time of a response does not show which users exist.
-    pub(super) fn decoy(&self) -> Option<&Password> {
-        self.users.values().flatten().map(|(password, _)| password).find(|password| password.is_slow())
+    /// Returns the password whose verification takes longest, if any takes long. Each failure
+    /// includes one such verification, so that its time shows neither whether there is such a user
+    /// nor how the password is stored.
+    pub(super) fn slowest(&self) -> Option<&Password> {
+        self.slowest.as_deref()
+    }
+
+    /// Returns the maximum memory of one verification in KiB.
+    pub(super) fn memory_kib(&self) -> u32 {
+        self.memory_kib
     }
 
     /// Returns the identity of a static token. Its time does not depend on the token.

@@ -25,8 +25,11 @@ pub(super) struct Recent<V> {
 #[derive(Debug)]
 struct State<V> {
     entries: HashMap<Key, Entry<V>>,
-    /// Number of times that the cache was cleared.
+    /// Number of times that results were removed because they may have changed.
     generation: u64,
+    /// Time of the last removal of results that are not valid. It is at most one a second, since it
+    /// reads all entries while no other caller can use the cache.
+    swept: Option<Instant>,
 }
 
 /// Keyed hash of 128 bits. Its key is random, so that nobody can find credentials with the hash of
@@ -42,18 +45,20 @@ struct Entry<V> {
     expires: Option<Instant>,
 }
 
-/// Proof that a verification began after the cache was cleared last.
+/// Proof that a verification began after results were removed last.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Generation(u64);
 
-impl<V: Clone> Recent<V> {
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+impl<V> Recent<V> {
     pub(super) fn new(capacity: usize, idle: Duration) -> Self {
         Self {
             hashers: [RandomState::new(), RandomState::new()],
             origin: Instant::now(),
             idle,
             capacity,
-            state: RwLock::new(State { entries: HashMap::new(), generation: 0 }),
+            state: RwLock::new(State { entries: HashMap::new(), generation: 0, swept: None }),
         }
     }
 
@@ -62,26 +67,28 @@ impl<V: Clone> Recent<V> {
         Key(first.hash_one(credentials), second.hash_one(credentials))
     }
 
-    /// Returns a result that is still valid, and restarts its time.
-    pub(super) fn get(&self, key: Key) -> Option<V> {
+    /// Returns a part of a result that is still valid, and restarts its time.
+    pub(super) fn get<P>(&self, key: Key, part: impl FnOnce(&V) -> P) -> Option<P> {
         let state = self.state.read();
         let entry = state.entries.get(&key).filter(|entry| self.is_valid(entry))?;
         entry.used.store(self.now(), Relaxed);
-        Some(entry.value.clone())
+        Some(part(&entry.value))
     }
 
     pub(super) fn generation(&self) -> Generation {
         Generation(self.state.read().generation)
     }
 
-    /// Stores a result, unless the cache was cleared since the verification began.
+    /// Stores a result, unless results were removed since the verification began.
     pub(super) fn insert(&self, key: Key, value: V, expires: Option<Instant>, Generation(began): Generation) {
         let mut state = self.state.write();
         if state.generation != began {
             return;
         }
-        if state.entries.len() >= self.capacity {
+        let now = Instant::now();
+        if state.entries.len() >= self.capacity && state.swept.is_none_or(|swept| now >= swept + SWEEP_INTERVAL) {
             state.entries.retain(|_, entry| self.is_valid(entry));
+            state.swept = Some(now);
         }
         if state.entries.len() >= self.capacity {
             let any = state.entries.keys().next().copied();
@@ -90,11 +97,11 @@ impl<V: Clone> Recent<V> {
         state.entries.insert(key, Entry { value, used: self.now().into(), expires });
     }
 
-    /// Removes all results, also those of verifications that are running.
-    pub(super) fn clear(&self) {
+    /// Removes the results that may have changed, and those of all verifications that are running.
+    pub(super) fn retain(&self, mut is_unchanged: impl FnMut(&V) -> bool) {
         let mut state = self.state.write();
         state.generation += 1;
-        state.entries.clear();
+        state.entries.retain(|_, entry| is_unchanged(&entry.value));
     }
 
     fn is_valid(&self, entry: &Entry<V>) -> bool {
@@ -122,24 +129,28 @@ mod tests {
         recent.insert(used, 1, None, recent.generation());
         recent.insert(unused, 2, None, recent.generation());
         recent.insert(expiring, 3, Some(Instant::now() + 70 * SECOND), recent.generation());
+        let get = |key| recent.get(key, |value| *value);
         for _ in 0..2 {
             advance(30 * SECOND).await;
-            assert_eq!([recent.get(used), recent.get(expiring)], [Some(1), Some(3)]);
+            assert_eq!([get(used), get(expiring)], [Some(1), Some(3)]);
         }
-        assert_eq!(recent.get(unused), None);
+        assert_eq!(get(unused), None);
         advance(10 * SECOND).await;
-        assert_eq!([recent.get(used), recent.get(expiring)], [Some(1), None]);
+        assert_eq!([get(used), get(expiring)], [Some(1), None]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn cleared_cache_takes_no_result_of_an_earlier_verification() {
+    async fn changed_results_are_removed_with_those_of_earlier_verifications() {
         let recent = Recent::new(10, SECOND);
-        let (key, began) = (recent.key(b"a"), recent.generation());
-        recent.clear();
-        recent.insert(key, 1, None, began);
-        assert_eq!(recent.get(key), None);
-        recent.insert(key, 1, None, recent.generation());
-        assert_eq!(recent.get(key), Some(1));
+        let get = |key| recent.get(key, |value| *value);
+        let ([a, b, c], began) = (["a", "b", "c"].map(|text| recent.key(text.as_bytes())), recent.generation());
+        recent.insert(a, 1, None, began);
+        recent.insert(b, 2, None, began);
+        recent.retain(|value| *value == 1);
+        recent.insert(c, 3, None, began);
+        assert_eq!([a, b, c].map(get), [Some(1), None, None]);
+        recent.insert(c, 3, None, recent.generation());
+        assert_eq!(get(c), Some(3));
     }
 
     #[tokio::test(start_paused = true)]
@@ -147,7 +158,7 @@ mod tests {
         let recent = Recent::new(3, SECOND);
         for n in 0..100_u8 {
             recent.insert(recent.key(&[n]), n, None, recent.generation());
-            assert_eq!(recent.get(recent.key(&[n])), Some(n));
+            assert_eq!(recent.get(recent.key(&[n]), |value| *value), Some(n));
         }
         assert_eq!(recent.state.read().entries.len(), 3);
     }

@@ -77,7 +77,16 @@ impl Refusal {
         if let Self::Wrong { cause: Cause::Jwt(TokenFault::UnknownKey | TokenFault::NotYetValid), .. } = self {
             return false;
         }
-        true
+        matches!(self, Self::Wrong { .. })
+    }
+
+    /// Returns true if the caller may have guessed. Nobody guesses a signature.
+    pub(super) fn is_guess(&self) -> bool {
+        #[cfg(feature = "access")]
+        if let Self::Wrong { cause: Cause::Jwt(fault), .. } = self {
+            return *fault == TokenFault::Unreadable;
+        }
+        matches!(self, Self::Wrong { .. })
     }
 
     /// Returns the seconds after which the caller may try again.

@@ -11,6 +11,8 @@ use super::jwt::JwtKeys;
 use super::password::Password;
 use super::pattern::{Grant, Wild};
 use super::policy::{CertificateRule, Credential, Row};
+use crate::config::names::nearest_within;
+use crate::untrusted::Excerpt;
 
 /// Failed attempts of one address that are allowed in a minute.
 const ATTEMPTS_PER_MINUTE: u32 = 10;
@@ -259,6 +261,9 @@ impl Access {
         for (name, user) in &self.users {
             rows.extend(user.rows(name)?);
         }
+        for row in &rows {
+            row.check().map_err(|cause| format!("the identity {} is unusable: {cause}", row.grant.name))?;
+        }
         let file = self.file.as_ref().map(|path| {
             let read = read_file(path, file::MAX_BYTES).and_then(|bytes| Ok((parse_file(&bytes)?, bytes)));
             read.map(|(users, bytes)| (path.clone(), bytes, users))
@@ -303,10 +308,35 @@ impl SpringUser {
         let unusable = |cause| format!("spring.security.user is unusable: {cause}");
         check_user(name).map_err(unusable)?;
         let password = Password::parse(password).map_err(unusable)?;
-        // Roles of Spring have no meaning to a Eureka server.
-        let roles = Roles::parse(&self.roles).ok().filter(|roles| !roles.is_empty()).unwrap_or(Roles::ALL);
+        let roles = spring_roles(&self.roles).map_err(unusable)?;
         Ok(Some(Row { grant: Grant::new(name, roles, ""), credential: Credential::Password(password) }))
     }
+}
+
+/// Returns the roles of a Spring user: those of this registry among the names, or all roles if none
+/// of the names is a role here.
+///
+/// # Errors
+/// Returns the name that is nearly a role.
+fn spring_roles(text: &str) -> Result<Roles, String> {
+    let (mut roles, mut foreign) = (Roles::NONE, Vec::new());
+    for name in Roles::names(text) {
+        match Roles::named(name) {
+            Some(more) => roles = roles.with(more),
+            None => foreign.push(name),
+        }
+    }
+    for name in foreign {
+        // Two edits lead from the usual USER to peer.
+        let edits = if name.len() > 4 { 2 } else { 1 };
+        if let Some(nearest) = nearest_within(name, Role::ALL.map(Role::name), edits) {
+            return Err(format!(
+                "{:?} is no role; did you mean {nearest}? Names that resemble no role are ignored",
+                Excerpt(name).to_string()
+            ));
+        }
+    }
+    Ok(if roles.is_empty() { Roles::ALL } else { roles })
 }
 
 impl UserSettings {

@@ -14,6 +14,8 @@ use super::identity::{Applications, Identity, Roles};
 use super::jwt::{self, Jwt, JwtKeys, Source};
 use super::policy::{Policy, Row};
 use super::settings::{Access, Configured, parse_file, read_file};
+#[cfg(all(feature = "access", feature = "peers"))]
+use crate::model::is_loopback;
 use crate::server::audit::{Lasting, Ongoing};
 #[cfg(all(feature = "access", feature = "peers"))]
 use crate::server::outbound::Outbound;
@@ -86,9 +88,9 @@ impl Access {
         let users = UsersFile { rows, anonymous: anonymous_roles };
         let files = Files {
             control: control.clone(),
-            users: path.map(|path| (Watched { path, bytes, fault: Ongoing::default() }, users)),
+            users: path.map(|path| (Watched::new(path, bytes), users)),
             #[cfg(feature = "access")]
-            keys: key_file.map(|(path, bytes)| Watched { path, bytes, fault: Ongoing::default() }),
+            keys: key_file.map(|(path, bytes)| Watched::new(path, bytes)),
         };
         tasks.spawn(files.run());
         #[cfg(all(feature = "access", feature = "peers"))]
@@ -123,7 +125,10 @@ fn keyed(keys: JwtKeys) -> Result<(Jwt, Option<Content>), String> {
             Some(read.map_err(|cause| format!("cannot read the keys of tokens in {}: {cause}", path.display()))?)
         }
         #[cfg(feature = "peers")]
-        Source::Url(_) => None,
+        Source::Url(url) => {
+            keys_uri(url)?;
+            None
+        }
     };
     Ok((jwt, file))
 }
@@ -134,19 +139,31 @@ struct Watched {
     path: PathBuf,
     /// Content that is in force.
     bytes: Vec<u8>,
+    /// Other content at the last read. It takes effect once it is read again, since a file that is
+    /// being written may be usable up to the end of a line.
+    next: Option<Vec<u8>>,
     fault: Ongoing,
 }
 
 impl Watched {
+    fn new(path: PathBuf, bytes: Vec<u8>) -> Self {
+        Self { path, bytes, next: None, fault: Ongoing::default() }
+    }
+
     /// Reads the file. If its content changed, `apply` puts it in force.
     async fn read(&mut self, max_bytes: usize, what: &str, apply: impl FnOnce(&[u8]) -> Result<usize, String>) {
         let path = self.path.clone();
         let read = offload(move || read_file(&path, max_bytes)).await;
         let applied = match read {
             Ok(bytes) if bytes == self.bytes => Ok(None),
+            Ok(bytes) if self.next.as_ref() != Some(&bytes) => {
+                self.next = Some(bytes);
+                return;
+            }
             Ok(bytes) => apply(&bytes).map(|count| Some((count, bytes))),
             Err(cause) => Err(cause),
         };
+        self.next = None;
         let file = self.path.display();
         match applied {
             Err(error) => {
@@ -203,13 +220,35 @@ impl Files {
             if let (Some(file), Some(jwt)) = (&mut self.keys, &control.jwt) {
                 let apply = |bytes: &[u8]| {
                     let count = jwt.set_keys(bytes)?;
-                    control.forget();
+                    control.forget_tokens();
                     Ok(count)
                 };
                 file.read(jwt::MAX_BYTES, "keys of tokens", apply).await;
             }
         }
     }
+}
+
+#[cfg(all(feature = "access", feature = "peers"))]
+const UNUSABLE_URL: &str = "the URL of the keys of tokens is unusable";
+
+/// Reads the URL of a set of keys.
+#[cfg(all(feature = "access", feature = "peers"))]
+fn keys_uri(url: &str) -> Result<http::Uri, String> {
+    let unusable = |cause: &str| Err(format!("{UNUSABLE_URL}: {cause}"));
+    let Ok(uri) = url.parse::<http::Uri>() else { return unusable("it is no URL") };
+    let is_local = uri.host().is_some_and(is_loopback);
+    match uri.scheme_str() {
+        Some("https") => {}
+        // A node in between could replace the keys, and sign any token.
+        Some("http") if is_local => {}
+        Some("http") => return unusable("it must begin with https://, except on this machine"),
+        _ => return unusable("it must begin with https://"),
+    }
+    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        return unusable("it must have no credentials");
+    }
+    Ok(uri)
 }
 
 /// Task that fetches the keys of tokens.
@@ -222,15 +261,9 @@ struct KeyFetch {
 #[cfg(all(feature = "access", feature = "peers"))]
 impl KeyFetch {
     fn new(url: &str, outbound: &Outbound) -> Result<Self, String> {
-        let unusable = |cause: &str| format!("the URL of the keys of tokens is unusable: {cause}");
-        let uri: http::Uri = url.parse().map_err(|_| unusable("it is no URL"))?;
-        match uri.scheme_str() {
-            Some("https") => outbound.check_tls().map_err(|cause| unusable(&cause))?,
-            Some("http") => {}
-            _ => return Err(unusable("it must begin with https:// or http://")),
-        }
-        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-            return Err(unusable("it must have no credentials"));
+        let uri = keys_uri(url)?;
+        if uri.scheme_str() == Some("https") {
+            outbound.check_tls().map_err(|cause| format!("{UNUSABLE_URL}: {cause}"))?;
         }
         Ok(Self { url: uri, stack: outbound.documents(jwt::MAX_BYTES) })
     }
@@ -249,7 +282,7 @@ impl KeyFetch {
                     if let Some((count, body)) = changed {
                         tracing::info!(%url, count, "keys of tokens fetched");
                         last = body;
-                        control.forget();
+                        control.forget_tokens();
                     }
                     if let Some(Lasting { count, elapsed }) = fault.ended() {
                         tracing::info!(%url, count, ?elapsed, "keys of tokens can be fetched again");

@@ -314,6 +314,10 @@ async fn unusable_access_control_is_an_error_without_secrets() {
 
 #[cfg(feature = "access")]
 mod hashes {
+    use super::super::password::Password;
+    use super::super::pattern::Grant;
+    use super::super::policy::{Credential, Policy, Row};
+    use super::super::{Authentication, JwtKeys};
     use super::*;
 
     /// Argon2 hash of `secret` with small costs.
@@ -330,12 +334,85 @@ mod hashes {
         let control = server.state.access().unwrap().clone();
         let right = Request::get("/").header(AUTHORIZATION, basic("a", "secret")).body(()).unwrap();
         let now = || control.authenticate_now(right.headers(), right.extensions());
-        assert!(matches!(now(), crate::server::access::Authentication::Slow(_)));
+        assert!(matches!(now(), Authentication::Slow(_)));
         assert_eq!(status(&server, "GET /eureka/apps", &basic("a", "secret")).await, 200);
-        assert!(matches!(now(), crate::server::access::Authentication::Done(Ok(_))));
+        assert!(matches!(now(), Authentication::Done(Ok(_))));
         assert_eq!(status(&server, "GET /eureka/apps", &basic("a", "wrong")).await, 401);
         assert_eq!(status(&server, "GET /eureka/apps", &basic("unknown", "secret")).await, 401);
         assert_eq!(status(&server, "GET /eureka/apps", &basic("plain", "pass")).await, 200);
+    }
+
+    #[tokio::test]
+    async fn change_of_the_users_forgets_only_the_changed_ones() {
+        let hash = hash();
+        let row = |name: &str, role: Role| {
+            let credential = Credential::Password(Password::parse(&hash).unwrap());
+            Row { grant: Grant::new(name, [role].into_iter().collect(), ""), credential }
+        };
+        let access = Access::new().user("a", &hash, [Role::Read]).user("b", &hash, [Role::Read]);
+        let server = EurekaServer::builder().access(access.token("t", "0123456789", [Role::Read])).build().unwrap();
+        let control = server.state.access().unwrap().clone();
+        let is_known = |authorization: &str| {
+            let request = Request::get("/").header(AUTHORIZATION, authorization).body(()).unwrap();
+            matches!(control.authenticate_now(request.headers(), request.extensions()), Authentication::Done(Ok(_)))
+        };
+        let [a, b] = ["a", "b"].map(|name| basic(name, "secret"));
+        for authorization in [&*a, &*b, "Bearer 0123456789"] {
+            assert_eq!(status(&server, "GET /eureka/apps", authorization).await, 200);
+        }
+        let anonymous = || Identity::new("anonymous", []);
+        control.set_policy(
+            Policy::new([row("a", Role::Read), row("b", Role::Operate), row("c", Role::Read)]),
+            anonymous(),
+        );
+        assert_eq!([is_known(&a), is_known(&b), is_known("Bearer 0123456789")], [true, false, false]);
+        assert_eq!(status(&server, "GET /eureka/apps", &b).await, 200);
+        control.forget_tokens();
+        assert_eq!([is_known(&a), is_known(&b)], [true, true]);
+        control.set_policy(Policy::new([row("b", Role::Operate)]), anonymous());
+        assert_eq!([is_known(&a), is_known(&b)], [false, true]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn faults_of_signed_tokens_block_nobody_and_signed_tokens_pass_a_blocked_address() {
+        let keys = include_str!("jwt/tokens.json");
+        let tokens: serde_json::Value = serde_json::from_str(keys).unwrap();
+        let tokens = tokens["tokens"].as_object().unwrap();
+        let bearer = |name: &str| format!("Bearer {}", tokens[name].as_str().unwrap());
+        let access = Access::new().user("a", "pass-a", [Role::Read]).jwt(JwtKeys::json(keys));
+        let server = EurekaServer::builder().access(access).build().unwrap();
+        let faulty = tokens.keys().filter(|name| !name.starts_with("valid") && !name.starts_with("Unreadable"));
+        let mut refused = 0;
+        for name in faulty {
+            assert_eq!(status(&server, "GET /eureka/apps", &bearer(name)).await, 401, "{name}");
+            refused += 1;
+        }
+        assert!(refused > 10, "{refused}");
+        assert_eq!(status(&server, "GET /eureka/apps", &basic("a", "pass-a")).await, 200);
+        for n in 0..10 {
+            assert_eq!(status(&server, "GET /eureka/apps", &basic("a", &n.to_string())).await, 401);
+        }
+        assert_eq!(status(&server, "GET /eureka/apps", &basic("a", "x")).await, 429);
+        assert_eq!(status(&server, "GET /eureka/apps", "Bearer not-signed").await, 429);
+        for round in 0..3 {
+            assert_eq!(status(&server, "GET /eureka/apps", &bearer("valid ES256")).await, 200, "{round}");
+            tokio::time::advance(Duration::from_secs(20)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn verifications_share_the_memory_of_the_process() {
+        let server = EurekaServer::builder().access(Access::new().user("a", &hash(), [Role::Read])).build().unwrap();
+        let control = server.state.access().unwrap().clone();
+        let memory = control.memory.clone().acquire_many_owned(control.memory_mib).await.unwrap();
+        let wanted = basic("a", "secret");
+        let mut caller = Box::pin(status(&server, "GET /eureka/apps", &wanted));
+        assert!(
+            std::future::poll_fn(|cx| std::task::Poll::Ready(caller.as_mut().poll(cx).is_pending())).await,
+            "there is no memory"
+        );
+        drop(memory);
+        assert_eq!(caller.await, 200);
     }
 
     #[tokio::test]

@@ -17,15 +17,14 @@ use serde_json::{Map, Value};
 
 use self::keys::Keys;
 pub(super) use self::keys::MAX_BYTES;
-use super::identity::{Identity, Roles};
-use super::pattern::Grant;
+use super::identity::{Applications, Identity, Roles};
 
 /// Difference of the clocks of this server and of the issuer of a token that is allowed, in
 /// seconds.
 const LEEWAY: u64 = 30;
 /// Maximum length of a subject.
 const MAX_SUBJECT: usize = 256;
-/// Algorithms with a public key. Others, such as `none`, are refused before any key is looked at.
+/// Algorithms with a public key. Others, such as `none`, are refused before a key is used.
 const ALGORITHMS: [Algorithm; 9] = [
     Algorithm::RS256,
     Algorithm::RS384,
@@ -120,7 +119,7 @@ pub(super) struct Jwt {
 pub(super) struct Verified {
     pub(super) subject: String,
     roles: Roles,
-    applications: String,
+    applications: Applications,
     /// Time for which it is still valid.
     pub(super) valid_for: Duration,
 }
@@ -259,7 +258,11 @@ impl Jwt {
         let first = claims.get(roles_claim.next().unwrap_or_default());
         let roles = roles_claim.try_fold(first, |value, name| Some(value?.get(name))).flatten();
         let roles = words(roles).filter_map(role).fold(Roles::NONE, Roles::with);
-        let applications = words(claims.get("applications")).collect::<Vec<_>>().join(",");
+        let applications = match claims.get("applications") {
+            None | Some(Value::Null) => Applications::Unclaimed,
+            // An issuer that lists no application permits none.
+            some => Applications::only(words(some)),
+        };
         let expires = claims.get("exp").and_then(Value::as_f64).unwrap_or_default();
         let now = crate::time::wall_clock_ms() as f64 / 1000.0;
         // The token was verified, so that it is valid for at least the leeway.
@@ -271,7 +274,7 @@ impl Jwt {
 impl Verified {
     /// Returns the identity by the claims of the token.
     pub(super) fn identity(&self) -> Identity {
-        Grant::new("{}", self.roles, &self.applications).identity(&self.subject)
+        Identity::of(self.subject.as_str().into(), self.roles, self.applications.clone())
     }
 }
 
