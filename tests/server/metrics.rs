@@ -199,7 +199,7 @@ async fn replication(moved: &mut BTreeSet<String>) {
         tokio::time::sleep(15 * SECOND).await;
     }
     // A heartbeat is not kept for a peer.
-    let expired = format!(r#"tower_eureka_replication_dropped_total{{peer="{PEER}",reason="expired"}}"#);
+    let expired = format!(r#"tower_eureka_replication_dropped_total{{peer="{PEER}",reason="heartbeat"}}"#);
     tokio::time::sleep(MINUTE).await;
     a.heartbeat("i", 1).await;
     soon().await;

@@ -45,6 +45,6 @@ pub(in crate::server) struct PeerState {
     pub(in crate::server) lag: Duration,
     /// Number of batches by their end.
     pub(in crate::server) batches: [(&'static str, u64); 4],
-    /// Number of changes that were not sent, by reason.
-    pub(in crate::server) dropped: [(&'static str, u64); 2],
+    /// Number of changes and heartbeats that were not sent, by reason.
+    pub(in crate::server) dropped: [(&'static str, u64); 3],
 }

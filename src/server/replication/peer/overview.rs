@@ -22,7 +22,7 @@ pub(in crate::server) struct PeerOverview {
     pub(in crate::server) lag: Duration,
     /// Time since the first of the failures that last. Zero without a failure.
     pub(in crate::server) outage: Duration,
-    /// Number of changes and heartbeats that were dropped from a full queue.
+    /// Number of changes that waited too long or were dropped from a full queue.
     pub(in crate::server) dropped: u64,
     /// Last error of a request, and the time since then.
     pub(in crate::server) last_error: Option<(Arc<str>, Duration)>,
@@ -49,7 +49,7 @@ impl Peer {
             backlog: queue.backlog(),
             lag: queue.lag(now),
             outage: queue.outage(now),
-            dropped: queue.counters().overflowed,
+            dropped: queue.counters().expired + queue.counters().overflowed,
             last_error,
         }
     }

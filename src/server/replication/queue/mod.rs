@@ -99,17 +99,23 @@ pub(super) enum Outcome {
 pub(super) struct Counters {
     /// Replaced by a newer task.
     pub(super) replaced: u64,
-    /// Waited too long.
+    /// Changes that waited too long.
     pub(super) expired: u64,
-    /// Dropped from a full queue.
+    /// Changes that were dropped from a full queue.
     pub(super) overflowed: u64,
+    /// Heartbeats that waited too long or found no room. The next one replaces them.
+    pub(super) heartbeats: u64,
 }
 
-#[cfg(feature = "prometheus")]
 impl Counters {
     /// Returns the numbers of tasks that no other replaced, with the names of the reasons.
-    pub(super) fn dropped(self) -> [(&'static str, u64); 2] {
-        [("expired", self.expired), ("overflow", self.overflowed)]
+    #[cfg(feature = "prometheus")]
+    pub(super) fn dropped(self) -> [(&'static str, u64); 3] {
+        [("expired", self.expired), ("overflow", self.overflowed), ("heartbeat", self.heartbeats)]
+    }
+
+    fn add_expired(&mut self, task: &Task) {
+        *(if is_lasting(task) { &mut self.expired } else { &mut self.heartbeats }) += 1;
     }
 }
 
@@ -176,7 +182,7 @@ impl Queue {
         self.back += 1;
         let task = Task { change, pushed: now, expires };
         if !self.make_room(is_lasting(&task)) {
-            self.counters.overflowed += 1;
+            self.counters.heartbeats += 1;
             return false;
         }
         self.insert(self.back, task);
@@ -190,11 +196,10 @@ impl Queue {
         if self.batches >= workers {
             return Step::Wait(None);
         }
-        while let Some((_, oldest)) = self.waiting.first_key_value()
+        while let Some((&place, oldest)) = self.waiting.first_key_value()
             && self.is_expired(oldest, now)
         {
-            self.pop();
-            self.counters.expired += 1;
+            self.expire(place);
         }
         let Some((_, oldest)) = self.waiting.first_key_value() else { return Step::Wait(None) };
         let full = self.waiting.len() >= self.limits.batch.min(self.limits.capacity);
@@ -301,8 +306,7 @@ impl Queue {
                 batch.push(place);
             }
         }
-        self.counters.expired += expired.len() as u64;
-        expired.into_iter().for_each(|place| drop(self.remove_at(place)));
+        expired.into_iter().for_each(|place| self.expire(place));
         batch.into_iter().filter_map(|place| self.remove_at(place)).collect()
     }
 
@@ -320,10 +324,15 @@ impl Queue {
                 return false;
             }
             match heartbeat {
-                Some(place) => drop(self.remove_at(place)),
-                None => self.pop(),
+                Some(place) => {
+                    self.remove_at(place);
+                    self.counters.heartbeats += 1;
+                }
+                None => {
+                    self.pop();
+                    self.counters.overflowed += 1;
+                }
             }
-            self.counters.overflowed += 1;
         }
         true
     }
@@ -334,11 +343,11 @@ impl Queue {
         self.paused_until = Some(now + delay);
         for task in batch.into_iter().rev() {
             if self.is_expired(&task, now) {
-                self.counters.expired += 1;
+                self.counters.add_expired(&task);
             } else if self.holds_newer(&task.change) {
                 self.counters.replaced += 1;
             } else if !self.make_room(is_lasting(&task)) {
-                self.counters.overflowed += 1;
+                self.counters.heartbeats += 1;
             } else {
                 self.front -= 1;
                 self.insert(self.front, task);
@@ -385,6 +394,12 @@ impl Queue {
             }
         }
         Some(task)
+    }
+
+    fn expire(&mut self, place: i64) {
+        if let Some(task) = self.remove_at(place) {
+            self.counters.add_expired(&task);
+        }
     }
 
     fn pop(&mut self) {

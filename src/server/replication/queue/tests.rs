@@ -216,6 +216,26 @@ fn expired_task_is_not_sent() {
 }
 
 #[test]
+fn heartbeat_that_is_not_sent_counts_apart_from_changes() {
+    let mut bench = Bench::new(Limits { capacity: 4, ..LIMITS });
+    bench.push(Heartbeat, "a");
+    let batch = bench.later(500 * MS).batch();
+    bench.later(Duration::from_secs(30)).done(batch, Outcome::Failed);
+    let heartbeats = |heartbeats| Counters { heartbeats, ..Counters::default() };
+    assert_eq!(bench.queue.counters(), heartbeats(1), "it expired");
+    for id in ["b", "c", "d"] {
+        bench.push(Heartbeat, id);
+    }
+    assert_eq!(bench.queue.counters(), heartbeats(2), "heartbeats fill half of the queue of a peer that fails");
+    for id in ["e", "f", "g", "h"] {
+        bench.push(Register, id);
+    }
+    assert_eq!(bench.queue.counters(), heartbeats(4), "heartbeats give way to changes");
+    bench.push(Register, "i");
+    assert_eq!(bench.queue.counters(), Counters { overflowed: 1, ..heartbeats(4) });
+}
+
+#[test]
 fn changes_outlast_an_outage_and_heartbeats_do_not() {
     let mut bench = Bench::new(LIMITS);
     bench.push(Register, "a");
