@@ -1,4 +1,4 @@
-//! Actions of operators on an instance: out of service, back, cancel.
+//! Actions of operators on an instance: out of service, back, up, cancel.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use http_body_util::{BodyExt, Limited};
 
 use super::instance::{self, ROOT, Target};
 use super::{Shared, forms, respond, text};
-use crate::model::InstanceStatus;
+use crate::model::{Instance, InstanceStatus};
 use crate::server::audit::{Caller, Quoted};
 use crate::server::http::pairs;
 use crate::server::outcome::Origin;
@@ -19,15 +19,21 @@ use crate::server::outcome::Origin;
 const MAX_FORM: usize = 4 * 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Action {
+pub(super) enum Action {
+    /// Sets the override OUT_OF_SERVICE.
     OutOfService,
+    /// Deletes the override.
     Back,
+    /// Sets the override UP.
+    Up,
     Cancel,
 }
 
 impl Action {
-    fn of(word: &str) -> Option<Self> {
-        [Self::OutOfService, Self::Back, Self::Cancel].into_iter().find(|action| action.as_str() == word)
+    const ALL: [Self; 4] = [Self::OutOfService, Self::Back, Self::Up, Self::Cancel];
+
+    pub(super) fn of(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|action| action.as_str() == word)
     }
 
     /// Returns the word in forms and addresses.
@@ -35,18 +41,39 @@ impl Action {
         match self {
             Self::OutOfService => "out_of_service",
             Self::Back => "back",
+            Self::Up => "up",
             Self::Cancel => "cancel",
         }
     }
-}
 
-/// Returns the message about an action that the address names.
-pub(super) fn done(word: &str) -> Option<&'static str> {
-    Some(match Action::of(word)? {
-        Action::OutOfService => "The status OUT_OF_SERVICE is set. Clients see it with their next fetch.",
-        Action::Back => "The override is deleted. The instance is UP if it reports so.",
-        Action::Cancel => "The registration was cancelled, and the instance has registered again since.",
-    })
+    /// Returns the message about the action that has just been done, if the instance shows its
+    /// effect.
+    ///
+    /// It is true of the instance as it is now, since the address that names the action may be an
+    /// old one, or one that somebody else has written.
+    pub(super) fn notice(self, instance: &Instance) -> Option<&'static str> {
+        use InstanceStatus::{OutOfService, Unknown, Up};
+        Some(match (self, instance.overridden_status(), instance.status()) {
+            (Self::OutOfService, OutOfService, _) => {
+                "The override OUT_OF_SERVICE is set. Clients see it with their next fetch."
+            }
+            (Self::OutOfService, Unknown, OutOfService) => {
+                "Nothing was changed: the instance is OUT_OF_SERVICE without an override."
+            }
+            (Self::Back, Unknown, Unknown) => {
+                "The instance has no override any more. It is UNKNOWN until it registers with its next heartbeat, and \
+                 then has the status that it reports."
+            }
+            (Self::Back, Unknown, OutOfService) => {
+                "Nothing was changed: there is no override. The registry keeps OUT_OF_SERVICE, even if the instance \
+                 reports UP. The action \"Set UP\" overrides it."
+            }
+            (Self::Back, Unknown, _) => "The instance has no override. It has the status that it reports.",
+            (Self::Up, Up, _) => "The override UP is set. Clients see it with their next fetch.",
+            (Self::Up, Unknown, Up) => "Nothing was changed: the instance is UP without an override.",
+            _ => return None,
+        })
+    }
 }
 
 /// Reason for which an action is refused.
@@ -65,7 +92,7 @@ impl fmt::Display for Refusal {
             Self::NotAForm => f.write_str("the request is no form of this page"),
             Self::TooLong => write!(f, "the form is longer than {MAX_FORM} bytes or did not arrive completely"),
             Self::NoAction(action) => {
-                write!(f, "there is no action {}; use out_of_service, back or cancel", Quoted(action))
+                write!(f, "there is no action {}; use out_of_service, back, up or cancel", Quoted(action))
             }
             Self::Foreign(foreign) => f.write_str(foreign.text()),
         }
@@ -99,8 +126,10 @@ pub(super) async fn respond(State(page): State<Shared>, request: Request) -> Res
     let (node, Target { app, id, .. }) = (page.server.node(), &target);
     let found = match action {
         Action::OutOfService => node.set_override(app, id, InstanceStatus::OutOfService, None, &caller),
-        // With a status, clients see no interruption until the next heartbeat.
-        Action::Back => node.delete_override(app, id, InstanceStatus::Up, None, &caller),
+        // The registry does not know the status that the instance reports. UNKNOWN makes the next
+        // heartbeat a registration, which has it.
+        Action::Back => node.delete_override(app, id, InstanceStatus::Unknown, None, &caller),
+        Action::Up => node.set_override(app, id, InstanceStatus::Up, None, &caller),
         Action::Cancel => node.cancel(app, id, &caller),
     };
     if !found {

@@ -7,6 +7,7 @@ use axum::response::Response;
 use http::header::SET_COOKIE;
 use http::{HeaderMap, StatusCode};
 
+use super::actions::Action;
 use super::explanation::{self, Facts};
 use super::forms::Token;
 use super::row::{class, left};
@@ -37,6 +38,8 @@ struct Details {
     facts: Vec<(&'static str, String)>,
     links: Vec<(&'static str, String)>,
     metadata: Vec<(String, String)>,
+    /// The registry keeps OUT_OF_SERVICE without an override, which only an override UP changes.
+    is_kept_out: bool,
     /// Token of the forms. `None` if the caller may not act.
     token: Option<String>,
     done: Option<&'static str>,
@@ -48,7 +51,7 @@ pub(super) struct Target {
     pub(super) app: String,
     pub(super) id: String,
     /// Action that has just been done.
-    done: Option<&'static str>,
+    done: Option<Action>,
 }
 
 impl Target {
@@ -58,7 +61,7 @@ impl Target {
             match &*name {
                 "app" => target.app = app_name(&value).to_string(),
                 "id" => target.id = value.into_owned(),
-                "done" => target.done = super::actions::done(&value),
+                "done" => target.done = Action::of(&value),
                 _ => {}
             }
         }
@@ -91,7 +94,7 @@ pub(super) async fn respond(
     let token = if may_act { known.clone().or_else(create) } else { None };
     let details = Details {
         token: token.as_ref().map(|token| token.as_str().to_owned()),
-        done: target.done,
+        done: target.done.and_then(|action| action.notice(&lease.instance)),
         ..details(&lease, facts)
     };
     let mut response = respond::rendered(StatusCode::OK, &details);
@@ -125,6 +128,7 @@ fn details(lease: &LeaseState, facts: Facts) -> Details {
     let links = urls.into_iter().filter_map(|(name, url)| Some((name, text::link(url)?)));
     let metadata = instance.metadata().iter();
     let metadata = metadata.map(|(key, value)| (text::visible(key), text::visible(&masked_metadata(key, value))));
+    let is_overridden = instance.overridden_status() != InstanceStatus::Unknown;
     Details {
         root: ROOT,
         app: text::short(instance.app()),
@@ -132,7 +136,8 @@ fn details(lease: &LeaseState, facts: Facts) -> Details {
         query: text::query_of(instance.app(), instance.id()),
         status: instance.status(),
         class: class(instance.status()),
-        is_overridden: instance.overridden_status() != InstanceStatus::Unknown,
+        is_overridden,
+        is_kept_out: !is_overridden && instance.status() == InstanceStatus::OutOfService,
         why: explanation::sentences(lease, facts),
         facts: lines(instance, lease, facts.now),
         links: links.collect(),

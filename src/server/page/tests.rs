@@ -7,6 +7,7 @@ use tower::ServiceExt;
 
 use crate::EurekaServer;
 use crate::model::{Instance, InstanceStatus, app_name};
+use crate::server::Eviction;
 use crate::server::access::{Access, Role};
 use crate::server::outcome::Origin;
 
@@ -232,7 +233,7 @@ async fn operator_takes_an_instance_out_of_service_and_back_and_cancels_it() {
     let status = || server.instance("ORDERS", "o/1").map(|instance| instance.status());
     for (action, expected, location) in [
         ("out_of_service", Some(InstanceStatus::OutOfService), "instance?app=ORDERS&id=o%2F1&done=out_of_service"),
-        ("back", Some(InstanceStatus::Up), "instance?app=ORDERS&id=o%2F1&done=back"),
+        ("back", Some(InstanceStatus::Unknown), "instance?app=ORDERS&id=o%2F1&done=back"),
         ("cancel", None, "../lastn"),
     ] {
         let body = format!("token={token}&action={action}");
@@ -246,6 +247,70 @@ async fn operator_takes_an_instance_out_of_service_and_back_and_cancels_it() {
     let request = act(uri).header("cookie", &cookie).header("origin", "http://registry:8761");
     let (code, _, text) = send(&server, request.body(Body::from(format!("token={token}&action=back"))).unwrap()).await;
     assert!(code == StatusCode::NOT_FOUND && text.contains("ORDERS has no instance o/1"), "{text}");
+}
+
+/// Applies an action as a browser does. Returns the page that it leads to.
+async fn apply(server: &EurekaServer, uri: &str, action: &str) -> String {
+    let (cookie, token) = open(server, uri).await;
+    let request = act(uri).header("cookie", &cookie).header("origin", "http://registry:8761");
+    let body = Body::from(format!("token={token}&action={action}"));
+    let (code, headers, text) = send(server, request.body(body).unwrap()).await;
+    assert_eq!(code, StatusCode::SEE_OTHER, "{text}");
+    get(server, &format!("/page/{}", headers["location"].to_str().unwrap())).await.2
+}
+
+#[tokio::test]
+async fn instance_that_is_put_back_has_the_status_that_it_reports() {
+    use InstanceStatus::{Down, OutOfService, Starting, Up};
+    let uri = "/page/instance?app=ORDERS&id=i";
+    for (before, reports) in [(Up, Up), (Up, Down), (Down, Down), (Starting, Up), (Up, OutOfService)] {
+        let server = server();
+        let with = |status| Instance { status, ..instance("orders", "i") };
+        register(&server, with(before));
+        let html = apply(&server, uri, "out_of_service").await;
+        assert!(html.contains("The override OUT_OF_SERVICE is set"), "{html}");
+        register(&server, with(reports));
+        let html = apply(&server, uri, "back").await;
+        let status = || server.instance("ORDERS", "i").unwrap().status();
+        assert_eq!(status(), InstanceStatus::Unknown, "{before} {reports}: it did not register since");
+        assert!(html.contains("The instance has no override"), "{html}");
+        // Until then its heartbeats would not change the status.
+        let renewal = server.registry().renew("ORDERS", "i", None, Origin::Client, server.now());
+        assert_eq!(renewal, crate::server::outcome::Renewal::NotFound);
+        register(&server, with(reports));
+        assert_eq!(status(), reports, "{before}");
+    }
+}
+
+#[tokio::test]
+async fn instance_that_is_kept_out_of_service_without_an_override_can_be_set_up() {
+    let server = server();
+    let uri = "/page/instance?app=ORDERS&id=i";
+    register(&server, Instance { status: InstanceStatus::OutOfService, ..instance("orders", "i") });
+    register(&server, instance("orders", "i"));
+    let status = || server.instance("ORDERS", "i").unwrap().status();
+    for action in ["back", "out_of_service"] {
+        let html = apply(&server, uri, action).await;
+        assert!(html.contains("Nothing was changed") && html.contains(">Set UP<"), "{html}");
+        assert_eq!(status(), InstanceStatus::OutOfService);
+    }
+    let html = apply(&server, uri, "up").await;
+    assert!(html.contains("The override UP is set") && !html.contains(">Set UP<"), "{html}");
+    assert_eq!(status(), InstanceStatus::Up);
+}
+
+#[tokio::test]
+async fn address_with_an_action_that_was_not_done_shows_no_message() {
+    let server = server();
+    register(&server, instance("orders", "i"));
+    for action in ["out_of_service", "cancel"] {
+        let (_, _, html) = get(&server, &format!("/page/instance?app=ORDERS&id=i&done={action}")).await;
+        assert!(!html.contains("class=\"done\""), "{html}");
+    }
+    for action in ["back", "up"] {
+        let (_, _, html) = get(&server, &format!("/page/instance?app=ORDERS&id=i&done={action}")).await;
+        assert!(!html.contains("deleted") && !html.contains(" is set"), "{html}");
+    }
 }
 
 #[tokio::test]
@@ -424,7 +489,7 @@ async fn stream_ends_when_the_server_leaves() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn self_preservation_is_told_when_it_begins_and_when_it_ends() {
+async fn self_preservation_is_shown_from_its_beginning_to_its_end() {
     let server = server();
     for id in 0..10 {
         register(&server, instance("orders", &id.to_string()));
@@ -454,4 +519,27 @@ async fn self_preservation_is_told_when_it_begins_and_when_it_ends() {
     beat(3, true).await;
     let (_, _, html) = get(&server, "/").await;
     assert!(html.contains("Self-preservation does not hold") && !html.contains("EMERGENCY"), "{html}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn page_and_health_agree_about_self_preservation_between_two_eviction_runs() {
+    let eviction = Eviction::new().interval(Duration::from_secs(300));
+    let server = EurekaServer::builder().eviction(eviction).build().unwrap();
+    for id in 0..10 {
+        register(&server, instance("orders", &id.to_string()));
+    }
+    for seconds in (15..=1_200).step_by(15) {
+        if seconds <= 400 {
+            (0..10).for_each(|id| {
+                server.registry().renew("ORDERS", &id.to_string(), None, Origin::Client, server.now());
+            });
+        }
+        tokio::time::sleep(Duration::from_secs(15)).await;
+        let (_, _, html) = get(&server, "/").await;
+        let (_, _, health) = get(&server, "/actuator/health/selfPreservation").await;
+        let (_, _, status) = get(&server, "/eureka/status").await;
+        let is_active = html.contains("Self-preservation holds") || html.contains("Self-preservation has held");
+        assert_eq!(health.contains(r#""state":"active""#), is_active, "{seconds}: {health} {html}");
+        assert_eq!(status.contains(">active<"), is_active, "{seconds}: {status}");
+    }
 }
