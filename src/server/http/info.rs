@@ -110,7 +110,7 @@ pub(in crate::server) fn general_stats(uptime: Duration) -> Stats {
 /// Returns the state of the registry. Java has no such entries, and clients accept any entry.
 fn registry_stats(server: &ServerState) -> Stats {
     let registry = server.registry();
-    let (preservation, Renewals { last_minute, threshold }) = (registry.preservation(), registry.renewals());
+    let (preservation, Renewals { last_minute, threshold, .. }) = (registry.preservation(), registry.renewals());
     vec![
         ("open-for-traffic", server.is_open().to_string()),
         ("open-for-traffic-reason", server.gate_reason()),

@@ -105,7 +105,7 @@ fn components(server: &ServerState) -> Map<String, Value> {
 /// are gone.
 fn self_preservation(server: &ServerState) -> Value {
     let registry = server.registry();
-    let (preservation, Renewals { last_minute, threshold }) = (registry.preservation(), registry.renewals());
+    let (preservation, Renewals { last_minute, threshold, .. }) = (registry.preservation(), registry.renewals());
     let details = json!({
         "state": preservation.state(),
         "preservedApplications": preservation.to_string(),

@@ -96,7 +96,7 @@ impl Parts<'_> {
         let registry = self.registry();
         let help = "Heartbeats that renewed a lease, those of peers included.";
         families.counter("tower_eureka_renewals_total", help, registry.renewals_total());
-        let Renewals { last_minute, threshold } = registry.renewals();
+        let Renewals { last_minute, threshold, .. } = registry.renewals();
         let help = "Heartbeats in the last full minute.";
         families.gauge("tower_eureka_renewals_per_minute", help, last_minute as f64);
         let help = "Heartbeats per minute up to which self-preservation keeps expired leases.";
@@ -104,7 +104,7 @@ impl Parts<'_> {
         let state = registry.preservation();
         let help = "1 if self-preservation is enabled, else 0.";
         families.gauge("tower_eureka_self_preservation_enabled", help, flag(registry.has_self_preservation()));
-        let help = "1 while self-preservation keeps expired leases, as of the last eviction run, else 0.";
+        let help = "1 while self-preservation keeps expired leases, else 0.";
         families.gauge("tower_eureka_self_preservation_active", help, flag(state.is_active()));
         let help = "Expired leases that self-preservation kept in the last eviction run.";
         families.gauge("tower_eureka_preserved_leases", help, registry.kept_leases() as f64);
@@ -157,7 +157,7 @@ impl Parts<'_> {
         let dropped = states.iter().flat_map(|(url, state)| {
             state.dropped.map(|(reason, count)| (vec![url.clone(), reason.to_owned()], count))
         });
-        let help = "Changes that were not sent to a peer, by reason.";
+        let help = "Changes and heartbeats that were not sent to a peer, by reason.";
         families.counters("tower_eureka_replication_dropped_total", help, &["peer", "reason"], dropped);
     }
 

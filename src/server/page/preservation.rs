@@ -17,6 +17,8 @@ pub(super) struct SelfPreservation {
     /// Milliseconds since the eviction run that began to keep leases.
     since_ms: Option<i64>,
     uptime_ms: i64,
+    /// Uptime at the first eviction run, or earlier.
+    first_run_ms: i64,
     instances: usize,
     /// Number of expired leases that the last eviction run kept.
     kept: usize,
@@ -28,35 +30,34 @@ pub(super) struct SelfPreservation {
 impl SelfPreservation {
     pub(super) fn of(registry: &Registry, uptime_ms: i64, now: i64) -> Self {
         let (settings, instances) = (registry.settings(), registry.size());
-        let Renewals { last_minute: received, threshold } = registry.renewals();
+        let Renewals { last_minute: received, expected, threshold } = registry.renewals();
         let preserved = registry.preservation();
-        let by_application = settings.preservation_by_application;
-        let is_active = settings.self_preservation
-            && instances > 0
-            && if by_application { preserved.is_active() } else { received <= threshold };
+        let is_active = preserved.is_active();
         Self {
             is_enabled: settings.self_preservation,
-            by_application,
+            by_application: settings.preservation_by_application,
             is_active,
             preserved,
             since_ms: registry.preservation_since().map(|since| now.saturating_sub(since)).filter(|_| is_active),
             uptime_ms,
+            first_run_ms: settings.eviction_interval.as_millis().try_into().unwrap_or(i64::MAX),
             instances,
             kept: if is_active { registry.kept_leases() } else { 0 },
-            expected: (instances as f64 * 60.0 / settings.expected_renewal_interval.as_secs_f64()) as u64,
+            expected,
             received,
             threshold,
         }
     }
 
-    /// Returns true while no heartbeat can have been counted yet.
+    /// Returns true while self-preservation cannot have been assessed yet: no minute of heartbeats
+    /// was counted, or there was no eviction run.
     fn is_new(&self) -> bool {
-        self.uptime_ms < FIRST_MINUTE_MS
+        self.uptime_ms < if self.by_application { self.first_run_ms } else { FIRST_MINUTE_MS }
     }
 
     /// Returns true if leases expire, as a Java server shows it.
     pub(super) fn lease_expiration_enabled(&self) -> bool {
-        !self.is_enabled || self.instances > 0 && !self.is_active
+        !self.is_enabled || self.instances > 0 && !self.is_active && !self.is_new()
     }
 
     /// Returns the warning that a Java server shows, in its words.
@@ -92,13 +93,14 @@ impl SelfPreservation {
         if instances == 0 {
             return vec!["Self-preservation has nothing to keep: no instance is registered.".into()];
         }
+        let uptime = Span::millis(self.uptime_ms);
         if self.is_new() {
-            return vec![
-                format!("This server started {} ago and counts the heartbeats of its first minute.", self.uptime()),
-                "Until then no lease is evicted.".into(),
-            ];
+            let first = if self.by_application { "eviction run" } else { "minute of heartbeats" };
+            return vec![format!("This server started {uptime} ago. No lease is evicted before its first {first}.")];
         }
-        let numbers = if self.by_application {
+        let numbers = if self.uptime_ms < FIRST_MINUTE_MS {
+            format!("The heartbeats of the first minute are being counted, since this server started {uptime} ago.")
+        } else if self.by_application {
             format!("In the last minute {received} heartbeats were received, of about {expected} expected.")
         } else {
             format!(
@@ -138,10 +140,6 @@ impl SelfPreservation {
             end,
         ]
     }
-
-    fn uptime(&self) -> Span {
-        Span::millis(self.uptime_ms)
-    }
 }
 
 #[cfg(test)]
@@ -156,6 +154,7 @@ mod tests {
             preserved: if is_active { Preservation::Active } else { Preservation::Inactive },
             since_ms: is_active.then_some(65_000),
             uptime_ms: 600_000,
+            first_run_ms: 60_000,
             instances: 100,
             kept: if is_active { 14 } else { 0 },
             expected: 200,
@@ -183,9 +182,14 @@ mod tests {
         let enough = state(false, 190);
         assert_eq!((enough.warning(), enough.lease_expiration_enabled()), (None, true));
         assert!(enough.sentences()[0].contains("does not hold"));
-        let new = SelfPreservation { uptime_ms: 20_000, ..state(true, 0) };
+        let new = SelfPreservation { uptime_ms: 20_000, ..state(false, 0) };
         assert_eq!((new.warning(), new.lease_expiration_enabled()), (None, false));
-        assert!(new.sentences()[0].contains("started 20 s ago"));
+        let text = "This server started 20 s ago. No lease is evicted before its first minute of heartbeats.";
+        assert_eq!(new.sentences(), [text]);
+        let by_application = SelfPreservation { by_application: true, first_run_ms: 10_000, ..new };
+        let text = by_application.sentences().join(" ");
+        assert!(text.contains("are evicted. The heartbeats of the first minute are being counted"), "{text}");
+        assert!(by_application.lease_expiration_enabled());
         let off = SelfPreservation { is_enabled: false, is_active: false, ..state(false, 190) };
         assert!(off.warning().unwrap().starts_with("THE SELF PRESERVATION MODE IS TURNED OFF"));
         let off_and_below = SelfPreservation { received: 10, ..off };

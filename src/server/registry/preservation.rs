@@ -26,7 +26,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::preserved::{LeaseCounts, Preservation, Preserved, Renewals};
 use super::state::Registry;
-use super::thresholds::renewal_threshold;
+use super::thresholds::{expected_renewals, renewal_threshold};
 use crate::server::audit::Quoted;
 use crate::server::events::ServerEvent;
 
@@ -39,6 +39,9 @@ impl Registry {
         let total = self.shards.renewals();
         let before = self.preservation.renewals_before.swap(total, Relaxed);
         self.preservation.renewals_last_minute.store(total - before, Relaxed);
+        if !self.settings.preservation_by_application {
+            self.preservation.last_run().is_assessed = true;
+        }
     }
 
     /// Returns true if expired leases of an application may be evicted.
@@ -52,19 +55,20 @@ impl Registry {
                 Preserved::Applications(preserved) => !preserved.contains(app),
             };
         }
-        let Renewals { last_minute, threshold } = self.renewals();
+        let Renewals { last_minute, threshold, .. } = self.renewals();
         threshold > 0 && last_minute > threshold
     }
 
-    /// Returns the heartbeats of the last minute, and the threshold for the current number of
-    /// instances.
+    /// Returns the heartbeats of the last minute, and those that are expected and needed for the
+    /// current number of instances.
     pub(in crate::server) fn renewals(&self) -> Renewals {
-        let threshold = renewal_threshold(
-            self.listing.size(),
-            self.settings.expected_renewal_interval.as_secs_f64(),
-            self.settings.renewal_percent_threshold,
-        );
-        Renewals { last_minute: self.preservation.renewals_last_minute.load(Relaxed), threshold }
+        let interval = self.settings.expected_renewal_interval;
+        let expected = expected_renewals(self.listing.size(), interval.as_secs_f64());
+        Renewals {
+            last_minute: self.preservation.renewals_last_minute.load(Relaxed),
+            expected: expected as u64,
+            threshold: renewal_threshold(expected, self.settings.renewal_percent_threshold),
+        }
     }
 
     /// Returns the number of heartbeats since the start that renewed a lease.
@@ -85,9 +89,26 @@ impl Registry {
         self.preservation.last_run().kept
     }
 
-    /// Returns the state of self-preservation at the last eviction run.
+    /// Returns the present state of self-preservation: the effect of an eviction run now.
+    ///
+    /// A registry without instances has nothing to preserve. Nothing is evicted before the first
+    /// minute of heartbeats, or before the first run, but that is no sign of a fault.
     pub(in crate::server) fn preservation(&self) -> Preservation {
-        self.preservation.last_run().state
+        if !self.settings.self_preservation {
+            return Preservation::Disabled;
+        }
+        if self.listing.size() == 0 || !self.preservation.last_run().is_assessed {
+            return Preservation::Inactive;
+        }
+        if self.settings.preservation_by_application {
+            return match &*self.preservation.preserved() {
+                Preserved::All => Preservation::Active,
+                Preserved::Applications(preserved) if preserved.is_empty() => Preservation::Inactive,
+                Preserved::Applications(preserved) => Preservation::Partial(preserved.len()),
+            };
+        }
+        let Renewals { last_minute, threshold, .. } = self.renewals();
+        if last_minute > threshold { Preservation::Inactive } else { Preservation::Active }
     }
 
     /// Returns the time of the eviction run in which self-preservation became active. `None` while
@@ -105,24 +126,10 @@ impl Registry {
     /// Therefore the beginning is logged only when an expired lease is kept as well, and the end
     /// after two runs.
     pub(super) fn record_preservation(&self, kept: usize, now_ms: i64) {
-        let (instances, renewals) = (self.listing.size(), self.renewals());
-        let now = if !self.settings.self_preservation {
-            Preservation::Disabled
-        } else if instances == 0 {
-            Preservation::Inactive
-        } else if self.settings.preservation_by_application {
-            match &*self.preservation.preserved() {
-                Preserved::All => Preservation::Active,
-                Preserved::Applications(preserved) if preserved.is_empty() => Preservation::Inactive,
-                Preserved::Applications(preserved) => Preservation::Partial(preserved.len()),
-            }
-        } else if renewals.last_minute > renewals.threshold {
-            Preservation::Inactive
-        } else {
-            Preservation::Active
-        };
+        self.preservation.last_run().is_assessed = true;
+        let (instances, renewals, now) = (self.listing.size(), self.renewals(), self.preservation());
         let mut last_run = self.preservation.last_run();
-        (last_run.state, last_run.kept) = (now, kept);
+        last_run.kept = kept;
         last_run.active_since = if now.is_active() { last_run.active_since.or(Some(now_ms)) } else { None };
         last_run.inactive_runs = if now.is_active() { 0 } else { last_run.inactive_runs.saturating_add(1) };
         let before = last_run.logged;
@@ -134,18 +141,24 @@ impl Registry {
         }
         let after = last_run.logged;
         drop(last_run);
-        let Renewals { last_minute: received, threshold: expected } = renewals;
+        let Renewals { last_minute: received, expected, threshold } = renewals;
         match (before, after) {
             (None, Some(applications)) => {
                 self.events.send(|| ServerEvent::PreservationOn { kept });
-                tracing::warn!(instances, expected, received, kept, %applications, "self-preservation began: expired leases are kept");
+                tracing::warn!(instances, expected, threshold, received, kept, %applications, "self-preservation began: expired leases are kept");
             }
             (Some(_), None) => {
                 self.events.send(|| ServerEvent::PreservationOff);
-                tracing::info!(instances, expected, received, "self-preservation ended: expired leases are evicted");
+                tracing::info!(
+                    instances,
+                    expected,
+                    threshold,
+                    received,
+                    "self-preservation ended: expired leases are evicted"
+                );
             }
             (Some(before), Some(applications)) if before != applications => {
-                tracing::info!(instances, expected, received, kept, %applications, "self-preservation changed");
+                tracing::info!(instances, expected, threshold, received, kept, %applications, "self-preservation changed");
             }
             _ => {}
         }

@@ -19,10 +19,11 @@ pub(super) struct State {
     last_run: Mutex<LastRun>,
 }
 
-/// State of self-preservation at the last eviction run, and the state that was logged.
+/// Last eviction run, and the state of self-preservation that was logged.
 #[derive(Debug, Default)]
 pub(super) struct LastRun {
-    pub(super) state: Preservation,
+    /// There was an eviction run, or a minute of heartbeats that the rule of Java needs.
+    pub(super) is_assessed: bool,
     /// Number of expired leases that the run kept.
     pub(super) kept: usize,
     /// State that was logged last. `None` unless self-preservation is active according to the log.
@@ -34,13 +35,12 @@ pub(super) struct LastRun {
     pub(super) active_since: Option<i64>,
 }
 
-/// State of self-preservation at the last eviction run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// State of self-preservation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::server) enum Preservation {
     /// Disabled by a setting.
     Disabled,
     /// Every expired lease is evicted.
-    #[default]
     Inactive,
     /// This number of applications keeps its expired leases.
     Partial(usize),
@@ -68,6 +68,8 @@ impl Preservation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::server) struct Renewals {
     pub(in crate::server) last_minute: u64,
+    /// Number of heartbeats per minute if no instance is silent.
+    pub(in crate::server) expected: u64,
     /// Maximum number of heartbeats per minute at which nothing is evicted.
     pub(in crate::server) threshold: u64,
 }

@@ -5,9 +5,14 @@ pub(super) fn eviction_limit(instances: usize, percent: f64) -> usize {
     instances - ((instances as f64 * percent) as usize).min(instances)
 }
 
+/// Returns the number of heartbeats per minute of this number of instances.
+pub(super) fn expected_renewals(instances: usize, renewal_interval_secs: f64) -> f64 {
+    instances as f64 * (60.0 / renewal_interval_secs)
+}
+
 /// Returns the maximum number of heartbeats per minute at which nothing is evicted.
-pub(super) fn renewal_threshold(instances: usize, renewal_interval_secs: f64, percent: f64) -> u64 {
-    (instances as f64 * (60.0 / renewal_interval_secs) * percent) as u64
+pub(super) fn renewal_threshold(expected: f64, percent: f64) -> u64 {
+    (expected * percent) as u64
 }
 
 #[cfg(test)]
@@ -26,8 +31,9 @@ mod tests {
         for (instances, threshold) in
             [(0, 0), (1, 1), (2, 3), (3, 5), (6, 10), (7, 11), (10, 17), (18, 30), (51, 86), (151, 256)]
         {
-            assert_eq!(renewal_threshold(instances, 30.0, 0.85), threshold, "{instances} instances");
+            let actual = renewal_threshold(expected_renewals(instances, 30.0), 0.85);
+            assert_eq!(actual, threshold, "{instances} instances");
         }
-        assert_eq!(renewal_threshold(18, 15.0, 0.85), 61);
+        assert_eq!(renewal_threshold(expected_renewals(18, 15.0), 0.85), 61);
     }
 }
