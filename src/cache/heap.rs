@@ -99,7 +99,7 @@ fn list_in_which_only_heartbeats_changed_is_not_decoded_again() {
     }));
     let mut decoder = crate::model::ListDecoder::new(copy.known(), usize::MAX);
     let decoded = allocation_counter::measure(|| decoder.push(&renewed).unwrap());
-    let list = decoder.finish().unwrap();
+    let list = decoder.finish().unwrap().list;
     // The index of what is known, the list, and the skeleton.
     assert!(decoded.bytes_total < 150 * SIZE as u64, "{} bytes", decoded.bytes_total);
     copy.apply_full(&list, None, Instant::now());

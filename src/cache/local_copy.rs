@@ -26,7 +26,7 @@ use crate::transport::Origin;
 /// not count.
 #[derive(Debug)]
 pub(super) struct LocalCopy {
-    mirror: Mirror,
+    pub(super) mirror: Mirror,
     held: HashMap<Key, Held>,
     /// Time of the first empty list in a row.
     empty_since: Option<Instant>,

@@ -16,6 +16,8 @@ pub(super) struct Mirror {
     ids: Ids,
     spares: Spares,
     counts: StatusCounts,
+    /// Instances of the server that could not be read. Its apps hash counts them.
+    skipped: StatusCounts,
     /// `None` unless the server sends digests that match its lists.
     digest: Option<Digest>,
     /// Increased by every change of an instance that is more than a renewal of its lease.
@@ -47,7 +49,7 @@ impl Mirror {
     pub(super) fn matches(&self, response: &Applications, digest: Option<Digest>) -> bool {
         match (self.digest, digest) {
             (Some(ours), Some(theirs)) => ours == theirs,
-            _ => response.hash.as_deref().is_some_and(|hash| *hash == self.counts.to_string()),
+            _ => response.hash.as_deref().is_some_and(|hash| *hash == self.counts.plus(self.skipped).to_string()),
         }
     }
 
@@ -73,8 +75,16 @@ impl Mirror {
         }
         let before = std::mem::replace(&mut self.applications, applications);
         self.spares.clear();
+        self.skipped = StatusCounts::default();
         self.changes += 1;
         self.recount(&before, digest);
+    }
+
+    /// Counts the instances that the latest full response had in addition, but that could not be
+    /// read. They are the difference between its apps hash and the counts, if that is their number.
+    pub(super) fn count_skipped(&mut self, hash: Option<&str>, skipped: usize) {
+        let more = hash.and_then(StatusCounts::of_hash).and_then(|theirs| theirs.minus(self.counts));
+        self.skipped = more.filter(|more| more.total() == skipped).unwrap_or_default();
     }
 
     /// Updates the counts, the digest and the ids from the applications before to the present ones,

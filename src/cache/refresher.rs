@@ -300,14 +300,15 @@ impl Refresher {
             }
         };
         self.observe(FetchOutcome::Full, began, &fetched);
-        let Fetched { list, origin, requested, digest, etag, .. } = fetched;
+        let Fetched { list, skipped, origin, requested, digest, etag, .. } = fetched;
         let digest = digest.filter(|_| self.counts_only.as_ref() != Some(&origin));
         self.fetched = true;
         self.deltas_offered = list.version.is_some_and(|version| version != -1);
         self.responded();
         self.local.set_responder(&origin);
-        let (held, listed) = (self.local.held(), list.len());
+        let (held, listed, hash) = (self.local.held(), list.len(), list.hash.clone());
         self.apply(list, digest, LocalCopy::apply_full).await;
+        self.local.mirror.count_skipped(hash.as_deref(), skipped);
         self.continuity.renewed(origin, requested);
         // Only servers that send digests are known to use an `ETag` for one list only.
         self.etag = etag.filter(|_| self.local.has_digest()).map(|etag| (etag, self.local.changes()));

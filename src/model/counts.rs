@@ -30,6 +30,36 @@ impl StatusCounts {
         self.0.iter().sum()
     }
 
+    /// Parses an apps hash.
+    #[cfg(feature = "client")]
+    pub(crate) fn of_hash(hash: &str) -> Option<Self> {
+        let (mut counts, mut rest) = (Self::default(), hash);
+        while !rest.is_empty() {
+            let status = |status: &InstanceStatus| rest.strip_prefix(status.as_str())?.strip_prefix('_');
+            let (status, number) = InstanceStatus::ALL.into_iter().find_map(|s| Some((s, status(&s)?)))?;
+            let (number, others) = number.split_once('_')?;
+            counts.0[status as usize] = number.parse().ok()?;
+            rest = others;
+        }
+        Some(counts)
+    }
+
+    /// Returns the counts of both.
+    #[cfg(feature = "client")]
+    pub(crate) fn plus(mut self, other: Self) -> Self {
+        self.0.iter_mut().zip(other.0).for_each(|(count, more)| *count += more);
+        self
+    }
+
+    /// Returns the counts without others, or `None` if it has not as many.
+    #[cfg(feature = "client")]
+    pub(crate) fn minus(mut self, other: Self) -> Option<Self> {
+        for (count, less) in self.0.iter_mut().zip(other.0) {
+            *count = count.checked_sub(less)?;
+        }
+        Some(self)
+    }
+
     /// Counts an instance.
     pub(crate) fn add(&mut self, status: InstanceStatus) {
         self.0[status as usize] += 1;
@@ -60,5 +90,24 @@ impl fmt::Display for StatusCounts {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(all(test, feature = "client"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hash_is_parsed_and_compared_by_status() {
+        for hash in ["", "UP_1_", "DOWN_2_OUT_OF_SERVICE_30_STARTING_4_UNKNOWN_5_UP_6_"] {
+            assert_eq!(StatusCounts::of_hash(hash).unwrap().to_string(), hash);
+        }
+        for other in ["UP", "UP_1", "UP_x_", "UP__", "up_1_", "HEALTHY_1_", "UP_-1_", "UP_1_ "] {
+            assert_eq!(StatusCounts::of_hash(other), None, "{other}");
+        }
+        let [few, many] = ["DOWN_1_UP_2_", "DOWN_1_STARTING_1_UP_5_"].map(|hash| StatusCounts::of_hash(hash).unwrap());
+        let more = many.minus(few).unwrap();
+        assert_eq!((more.to_string().as_str(), few.plus(more)), ("STARTING_1_UP_3_", many));
+        assert_eq!(few.minus(many), None);
     }
 }

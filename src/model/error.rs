@@ -16,6 +16,8 @@ pub(super) enum Reason {
     #[cfg(feature = "xml")]
     Xml(super::xml::source::XmlError),
     Json(serde_json::Error),
+    /// The text is UTF-16 or UTF-32.
+    Wide,
     NoWrapper,
     NoApp,
     NoName,
@@ -29,6 +31,17 @@ pub(super) enum Reason {
 impl DecodeError {
     pub(super) fn new(document: &'static str, reason: Reason) -> Self {
         Self { document, reason }
+    }
+
+    /// Returns `true` if the text is not JSON, but may be read after a repair.
+    pub(super) fn is_malformed(&self) -> bool {
+        matches!(&self.reason, Reason::Json(error) if !error.is_eof())
+    }
+
+    /// Error of a list in UTF-16 or UTF-32, by its first bytes.
+    #[cfg(feature = "client")]
+    pub(crate) fn of_wide_list(head: &[u8]) -> Option<Self> {
+        super::json::is_wide(head).then(|| Self::new("applications", Reason::Wide))
     }
 
     /// Error of a document that has no application, although it is that of one.
@@ -73,6 +86,7 @@ impl fmt::Display for DecodeError {
             Reason::Xml(error) => write!(f, "XML of '{document}' {error}"),
             Reason::Json(error) if error.is_eof() => write!(f, "JSON of '{document}' is cut off"),
             Reason::Json(_) => write!(f, "not the JSON of '{document}'"),
+            Reason::Wide => write!(f, "'{document}' is in UTF-16 or UTF-32, but JSON must be in UTF-8"),
             Reason::NoWrapper => write!(f, "JSON without the root member '{document}'"),
             Reason::NoApp => write!(f, "'{document}' without 'app'"),
             Reason::NoName => write!(f, "an application without 'name'"),

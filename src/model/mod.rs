@@ -48,7 +48,7 @@ pub(crate) use digest::Digest;
 pub use error::DecodeError;
 pub use instance::Instance;
 #[cfg(feature = "client")]
-pub(crate) use json::{Known, ListDecoder};
+pub(crate) use json::{DecodedList, Known, ListDecoder};
 #[cfg(feature = "server")]
 pub(crate) use json::{batch, compact, registration};
 pub use lease::LeaseInfo;

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use flate2::write::MultiGzDecoder;
 
 use super::errors::SendError;
-use crate::model::{Applications, DecodeError, Known, ListDecoder};
+use crate::model::{DecodeError, DecodedList, Known, ListDecoder};
 use crate::sync::{OFFLOAD_THRESHOLD, offload};
 
 /// First bytes of gzip: the two magic bytes and the only compression method. No JSON, XML or text
@@ -68,7 +68,7 @@ pub(super) struct ReceivedBody {
     /// The body, or the first bytes of a list.
     pub(super) bytes: Bytes,
     /// Result of decoding the list.
-    pub(super) list: Option<Result<Applications, DecodeError>>,
+    pub(super) list: Option<Result<DecodedList, DecodeError>>,
 }
 
 /// Reader of one body.
@@ -452,7 +452,7 @@ mod tests {
             let body = document(r#"{"instanceId":"1"},{"instanceId":"2"}"#);
             let pieces = body.chunks(size).map(Bytes::copy_from_slice);
             let read = read(BodyReader::decoding(&part, 10_000), pieces).await.unwrap();
-            assert_eq!(read.list.unwrap().unwrap().len(), 2, "{size}");
+            assert_eq!(read.list.unwrap().unwrap().list.len(), 2, "{size}");
         }
         for broken in ["", "{\"application\":", "7}"] {
             let read = read(BodyReader::decoding(&part, 10_000), [Bytes::from(broken)]).await.unwrap();

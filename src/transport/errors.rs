@@ -11,7 +11,7 @@ use super::token::TokenError;
 use crate::config::{ServiceUrl, shown};
 use crate::connect::{is_rejected_handshake, root_cause};
 use crate::error::{Error, Kind};
-use crate::model::Applications;
+use crate::model::DecodedList;
 use crate::panics::Panicked;
 use crate::untrusted::Excerpt;
 
@@ -119,7 +119,7 @@ impl InvalidResponse {
 
 impl ServerResponse {
     /// Returns the list that was decoded while it arrived.
-    pub(super) fn into_list(self) -> Result<Applications, InvalidResponse> {
+    pub(super) fn into_list(self) -> Result<DecodedList, InvalidResponse> {
         if self.is_markup() {
             return Err(InvalidResponse::Markup(self.content_type().to_owned()));
         }

@@ -13,13 +13,15 @@ use super::response::{Responder, ServerResponse};
 use super::server_clock::ResponseDate;
 use crate::config::ServiceUrl;
 use crate::error::Error;
-use crate::model::{Applications, Digest, Known};
+use crate::model::{Applications, DecodedList, Digest, Known};
 use crate::time::Moment;
 
 /// List of applications with the data that proves its continuity.
 #[derive(Debug)]
 pub(crate) struct Fetched {
     pub(crate) list: Applications,
+    /// Number of instances that the list lacks, since they could not be read.
+    pub(crate) skipped: usize,
     pub(crate) origin: Origin,
     /// Time of the request.
     pub(crate) requested: Moment,
@@ -40,6 +42,7 @@ impl Fetched {
         let headers = &response.headers;
         Self {
             list: Applications::default(),
+            skipped: 0,
             origin,
             requested: response.requested,
             digest: headers.get(Digest::HEADER).and_then(Digest::from_header),
@@ -164,7 +167,8 @@ impl Transport {
                     return Ok(None);
                 }
                 let head = Fetched::head(origin, &response);
-                Ok(Some(Full::Changed(Fetched { list: response.into_list()?, ..head })))
+                let DecodedList { list, skipped } = response.into_list()?;
+                Ok(Some(Full::Changed(Fetched { list, skipped, ..head })))
             }
         })
         .await

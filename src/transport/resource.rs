@@ -12,7 +12,7 @@ use super::lists::{Fetched, Full, Origin};
 use super::operations::Transport;
 use super::request::{Operation, segment};
 use crate::error::Error;
-use crate::model::{DecodeError, Known};
+use crate::model::{DecodeError, DecodedList, Known};
 
 /// Part of the registry that one request fetches.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -83,11 +83,11 @@ impl Transport {
                     }
                     return Ok(Full::Changed(Fetched { digest: None, etag: None, ..head }));
                 }
-                let list = response.into_list()?;
+                let DecodedList { list, skipped } = response.into_list()?;
                 if is_application && list.applications.is_empty() {
                     return Err(InvalidResponse::NotEureka(DecodeError::without_application()));
                 }
-                Ok(Full::Changed(Fetched { list, ..head }))
+                Ok(Full::Changed(Fetched { list, skipped, ..head }))
             }
         })
         .await

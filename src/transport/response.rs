@@ -6,7 +6,7 @@ use http::uri::Authority;
 use http::{HeaderMap, StatusCode, header};
 
 use super::server_clock::ResponseDate;
-use crate::model::{Applications, DecodeError};
+use crate::model::{DecodeError, DecodedList};
 use crate::time::{Moment, wall_clock_ms};
 
 /// Complete response with a decompressed body.
@@ -17,7 +17,7 @@ pub(super) struct ServerResponse {
     /// The body, or the first bytes of a list.
     pub(super) body: Bytes,
     /// Result of decoding the list that the operation requested.
-    pub(super) list: Option<Result<Applications, DecodeError>>,
+    pub(super) list: Option<Result<DecodedList, DecodeError>>,
     /// Bytes of the body as received, before decompression.
     pub(super) received: u64,
     /// Time at which the request was sent.

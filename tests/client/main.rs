@@ -51,4 +51,5 @@ mod switches;
 #[cfg(feature = "testing")]
 mod test_registry;
 mod testing;
+mod unreadable;
 mod websocket;

@@ -346,7 +346,6 @@ fn invalid_document_is_an_error_with_its_reason() {
         let error = Instance::from_json(body.as_bytes()).expect_err(body).to_string();
         assert!(error.contains(message), "{body}: {error}");
     }
-    assert!(Instance::from_json(b"{\"instance\":{\"app\":\"\xff\"}}").is_err(), "not UTF-8");
     for (body, message) in
         [("{}", "without the root member 'applications'"), (r#"{"applications":null}"#, "not the JSON")]
     {
@@ -388,6 +387,66 @@ fn list_with_an_unusable_record_keeps_the_others() {
         let body = format!(r#"{{"applications":{{"application":[{{"name":"A","instance":{nothing}}}]}}}}"#);
         assert_eq!(Applications::from_json(body.as_bytes()).expect(&body).len(), 0, "{body}");
     }
+}
+
+/// Members of an instance that the parser refuses, and the host name that is read.
+const REPAIRED: [(&[u8], &str); 10] = [
+    (br#""hostName":"a\ud800b""#, "a\u{fffd}b"),
+    (br#""hostName":"\udc00\u00e9""#, "\u{fffd}é"),
+    (b"\"hostName\":\"a\x01\tb\"", "a\u{1}\tb"),
+    (b"\"hostName\":\"J\xf6rg\"", "J\u{fffd}rg"),
+    (br#""hostName":"a\qb""#, "aqb"),
+    (br#""hostName":1e400"#, "1e400"),
+    (br#""hostName":NaN"#, "NaN"),
+    (br#"hostName:"h""#, "h"),
+    (br#""hostName":"h","lastDirtyTimestamp":-1e999,"metadata":{"\udfff":"\ud800"}"#, "h"),
+    (br#""hostName":"h","x":["\ud800",{"y":1e400}],"port":{"$":1e400}"#, "h"),
+];
+
+#[test]
+fn record_that_is_not_json_is_repaired_or_skipped_and_the_others_are_kept() {
+    let record = |member: &[u8]| [br#"{"instanceId":"bad","app":"ORDERS","#, member, b"}"].concat();
+    let repaired = REPAIRED.iter().map(|(member, host)| (record(member), Some(*host)));
+    let skipped = [&br#""hostName":"#[..], br#""hostName" "h""#, b"7", b""];
+    for (bad, host) in repaired.chain(skipped.map(|member| (record(member), None))) {
+        let good =
+            |id: &str| format!(r#"{{"instanceId":"{id}","app":"ORDERS","hostName":"h","status":"DOWN"}}"#).into_bytes();
+        let instances = [good("a"), bad.clone(), good("b"), good("c")].join(&b","[..]);
+        let application = [br#"{"name":"ORDERS","instance":["#, &instances[..], b"]}"].concat();
+        let document = |wrapper: &str, content: &[u8]| [b"{\"", wrapper.as_bytes(), b"\":", content, b"}"].concat();
+        let list = document("applications", &document("application", &application));
+        let list = Applications::from_json(&list).unwrap();
+        let single = Application::from_json(&document("application", &application)).unwrap();
+        for application in [&*list.applications[0], &single] {
+            let ids: Vec<_> = application.instances.iter().map(|instance| instance.id()).collect();
+            let text = String::from_utf8_lossy(&bad);
+            assert_eq!(ids, if host.is_some() { &["a", "bad", "b", "c"][..] } else { &["a", "b", "c"] }, "{text}");
+            assert_eq!(application.instance("c").unwrap().status(), InstanceStatus::Down, "{text}");
+            assert_eq!(application.instance("bad").map(|bad| bad.host_name().unwrap()), host, "{text}");
+        }
+        if let Some(host) = host {
+            assert_eq!(Instance::from_json(&document("instance", &bad)).unwrap().host_name(), Some(host));
+            let item = [br#"{"action":"Register","instanceInfo":"#, &bad[..], b"}"].concat();
+            let batch = document("replicationList", &[b"[", &item[..], b"]"].concat());
+            let batch = ReplicationList::from_json(&batch).unwrap();
+            assert_eq!(batch.0[0].instance.as_ref().unwrap().host_name(), Some(host));
+        }
+    }
+}
+
+#[test]
+fn members_around_the_records_are_repaired() {
+    let list =
+        applications(r#""versions__delta":1e400,"application":[{"name":"A\ud800","instance":[{"instanceId":"i"}]}]"#);
+    assert_eq!(list.version, Some(i64::MAX));
+    assert_eq!((&*list.applications[0].name, list.applications[0].instances[0].id()), ("A\u{fffd}", "i"));
+}
+
+#[test]
+fn byte_order_mark_is_skipped() {
+    assert_eq!(Instance::from_json("\u{feff}{\"instance\":{\"app\":\"A\"}}".as_bytes()).unwrap().app(), "A");
+    assert!(Applications::from_json("\u{feff}{\"applications\":{}}".as_bytes()).unwrap().is_empty());
+    assert!(ReplicationResponse::from_json("\u{feff}{\"responseList\":[]}".as_bytes()).unwrap().0.is_empty());
 }
 
 #[test]

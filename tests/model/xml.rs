@@ -231,6 +231,28 @@ fn list_with_a_record_without_id_or_name_keeps_the_others() {
 }
 
 #[test]
+fn invalid_value_in_a_list_is_replaced() {
+    for (value, host, port) in [
+        (&b"<hostName>J\xf6rg&amp;</hostName>"[..], "J\u{fffd}rg&", 7001),
+        (b"<hostName>a&#xD800;&nbsp;&#0;b</hostName>", "a\u{fffd}\u{fffd}\u{fffd}b", 7001),
+        (b"<hostName>h</hostName><port>http</port><countryId/>", "h", 7001),
+        (b"<hostName>h</hostName><port>99999999999</port>", "h", 7001),
+        (b"<hostName>h</hostName><port>80</port><securePort/>", "h", 80),
+    ] {
+        let instance = [b"<instance><instanceId>i</instanceId>", value, b"</instance>"].concat();
+        let application = [b"<application><name>A</name>", &instance[..], b"</application>"].concat();
+        let list = [b"<applications>", &application[..], b"</applications>"].concat();
+        let list = Applications::from_xml(&list).unwrap();
+        for application in [&*list.applications[0], &Application::from_xml(&application).unwrap()] {
+            let read = &application.instances[0];
+            assert_eq!((read.host_name(), read.port().number), (Some(host), port));
+            assert_eq!(read.secure_port(), Port::DEFAULT_SECURE);
+        }
+    }
+    assert!(Applications::from_xml(b"<!DOCTYPE x><applications>&a;</applications>").is_err());
+}
+
+#[test]
 fn character_that_xml_cannot_carry_is_replaced() {
     let bad = Instance::builder("orders").id("i").host_name("h").ip_addr("10.0.0.1").port(1);
     let bad = bad.metadata("", "dropped").metadata("a:b", "x\u{1}\u{ffff}y\u{85}").build().unwrap();

@@ -108,6 +108,21 @@ async fn an_instance_without_an_application_spoils_no_batch() {
 }
 
 #[tokio::test]
+async fn an_instance_whose_text_is_not_json_spoils_no_batch() {
+    let server = Server::with_order().await;
+    for (number, invalid) in [r#""x":"\ud800""#, "\"x\":\"a\nb\"", r#""x":1e400"#].into_iter().enumerate() {
+        let id = format!("h:orders:{}", 2 + number);
+        let broken = document(&id, "UP", 7).replacen(r#""app":"#, &format!(r#"{invalid},"app":"#), 1);
+        let broken = &broken[r#"{"instance":"#.len()..broken.len() - 1];
+        let batch = format!(
+            r#"{{"replicationList":[{{"appName":"ORDERS","id":"{id}","instanceInfo":{broken},"action":"Register"}}]}}"#
+        );
+        assert_eq!(server.post("/eureka/peerreplication/batch/", batch).await.status(), StatusCode::OK, "{invalid}");
+        assert!(server.registry.instance("ORDERS", &id).is_some(), "{invalid}");
+    }
+}
+
+#[tokio::test]
 async fn no_name_stands_for_the_registry() {
     let server = Server::with_order().await;
     for name in ["ALL_APPS", "all_apps", "ALL_APPS_DELTA"] {

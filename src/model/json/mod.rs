@@ -11,7 +11,9 @@ mod encode;
 use super::{Application, Applications, DecodeError, Instance, ReplicationList, ReplicationResponse};
 
 #[cfg(feature = "client")]
-pub(crate) use self::decode::{Known, ListDecoder};
+pub(super) use self::decode::is_wide;
+#[cfg(feature = "client")]
+pub(crate) use self::decode::{DecodedList, Known, ListDecoder};
 #[cfg(feature = "server")]
 pub(crate) use self::decode::{batch, registration};
 #[cfg(feature = "xml")]
@@ -19,6 +21,11 @@ pub(super) use self::encode::{AMAZON_DATA_CENTER, DEFAULT_DATA_CENTER, EMPTY_MAP
 
 impl Instance {
     /// Reads an instance from its JSON document, `{"instance": {...}}`.
+    ///
+    /// A byte order mark is skipped. Text that only lenient parsers accept is repaired: bytes that
+    /// are not UTF-8 and halves of surrogate pairs become U+FFFD, control characters are kept, and
+    /// numbers beyond the range of a double are limited. The other documents are read in the same
+    /// way.
     ///
     /// # Errors
     /// Fails if the bytes are not JSON, or if the root object or the name of the application is
@@ -50,8 +57,8 @@ impl Application {
 }
 
 impl Applications {
-    /// Reads a list from its JSON document, `{"applications": {...}}`. Applications without a name
-    /// and instances without an id are skipped with a log line.
+    /// Reads a list from its JSON document, `{"applications": {...}}`. Applications without a name,
+    /// instances without an id and instances that are not JSON are skipped with a log line.
     ///
     /// # Errors
     /// Fails if the bytes are not JSON, or if the root object is missing.

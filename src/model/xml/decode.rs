@@ -1,6 +1,7 @@
 //! Reads XML like the Java servers, but trims numbers, flags and statuses, and keeps the elements
 //! after an invalid lease. `docs/protocol.md`, "Elements".
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use quick_xml::events::BytesStart;
@@ -8,7 +9,7 @@ use quick_xml::events::BytesStart;
 #[cfg(feature = "server")]
 use super::super::MAX_METADATA_ENTRIES;
 use super::super::error::{DecodeError, Reason};
-use super::super::lists::{ApplicationMembers, application, applications};
+use super::super::lists::{ApplicationMembers, Fault, Faults, application, applications};
 use super::super::{
     ActionType, Application, Applications, DataCenter, Instance, InstanceStatus, LeaseInfo, Metadata, Port, app_name,
 };
@@ -18,7 +19,7 @@ use super::source::{Limits, Source, XmlError};
 const INSTANCE: [&str; 2] = ["instance", "com.netflix.appinfo.InstanceInfo"];
 /// Limits of a registration. An instance has about 40 elements beside its metadata.
 #[cfg(feature = "server")]
-const REGISTRATION: Limits = Limits { elements: 10_000, metadata: MAX_METADATA_ENTRIES };
+const REGISTRATION: Limits = Limits { elements: 10_000, metadata: MAX_METADATA_ENTRIES, repairs: false };
 
 pub(super) fn instance_document(body: &[u8]) -> Result<Instance, DecodeError> {
     let instance = named_instance(body, Limits::NONE)?;
@@ -41,17 +42,21 @@ fn named_instance(body: &[u8], limits: Limits) -> Result<Instance, DecodeError> 
 
 pub(super) fn application_document(body: &[u8]) -> Result<Application, DecodeError> {
     let names = ["application", "com.netflix.discovery.shared.Application"];
-    let members = document(body, names, Limits::NONE, application_members)?;
-    application(members, "application")
+    let mut faults = Faults::default();
+    let members = document(body, names, Limits::LIST, |source| application_members(source, &mut faults))?;
+    let application = application(members, "application", &mut faults)?;
+    faults.log();
+    Ok(application)
 }
 
 pub(super) fn applications_document(body: &[u8]) -> Result<Applications, DecodeError> {
     let names = ["applications", "com.netflix.discovery.shared.Applications"];
-    let (version, hash, members) = document(body, names, Limits::NONE, |source| {
+    let mut faults = Faults::default();
+    let (version, hash, members) = document(body, names, Limits::LIST, |source| {
         let (mut version, mut hash, mut members) = (None, None, Vec::new());
         while let Some(element) = source.open()? {
             match element.name().as_ref() {
-                "application" => members.push(application_members(source)?),
+                "application" => members.push(application_members(source, &mut faults)?),
                 name if name.starts_with("versions_") => version = source.text()?.trim().parse().ok(),
                 name if name.starts_with("apps_") => hash = Some(source.text()?.into()),
                 _ => source.skip()?,
@@ -59,7 +64,9 @@ pub(super) fn applications_document(body: &[u8]) -> Result<Applications, DecodeE
         }
         Ok((version, hash, members))
     })?;
-    Ok(Applications { version, hash, applications: applications(members) })
+    let applications = applications(members, &mut faults);
+    faults.log();
+    Ok(Applications { version, hash, applications })
 }
 
 fn document<T>(
@@ -69,7 +76,11 @@ fn document<T>(
     read: impl FnOnce(&mut Source<'_>) -> Result<T, XmlError>,
 ) -> Result<T, DecodeError> {
     let read = || {
-        let mut source = Source::new(body, limits)?;
+        let text = match String::from_utf8_lossy(body) {
+            Cow::Owned(_) if !limits.repairs => return Err(XmlError::NotUtf8),
+            text => text,
+        };
+        let mut source = Source::new(&text, limits);
         let root = source.root()?;
         if !names.contains(&root.name().as_ref()) {
             return Err(XmlError::Root(root.name().as_ref().into()));
@@ -81,12 +92,19 @@ fn document<T>(
     read().map_err(|error| DecodeError::new(names[0], Reason::Xml(error)))
 }
 
-fn application_members(source: &mut Source<'_>) -> Result<ApplicationMembers, XmlError> {
+fn application_members(source: &mut Source<'_>, faults: &mut Faults) -> Result<ApplicationMembers, XmlError> {
     let mut members = ApplicationMembers { name: None, instances: Vec::new() };
     while let Some(element) = source.open()? {
         match element.name().as_ref() {
             "name" => members.name = Some(source.text()?.into()),
-            "instance" => members.instances.push(Arc::new(instance(source)?.0)),
+            "instance" => {
+                let (instance, _) = instance(source)?;
+                if let Some(reason) = source.take_repair() {
+                    let (app, id) = (instance.app().into(), instance.id().into());
+                    faults.repair(|| Fault { app, id, reason: reason.to_string(), version: 0 });
+                }
+                members.instances.push(Arc::new(instance));
+            }
             _ => source.skip()?,
         }
     }
@@ -115,13 +133,14 @@ fn instance(source: &mut Source<'_>) -> Result<(Instance, bool), XmlError> {
             // Without the attribute, `port` is enabled and `securePort` is disabled.
             "port" => {
                 let enabled = attribute(&element, "enabled").is_none_or(|flag| flag != "false");
-                instance.port = Port { number: number(source, "port")?, enabled };
+                instance.port = Port { number: number(source, "port", Port::DEFAULT_PLAIN.number)?, enabled };
             }
             "securePort" => {
                 let enabled = attribute(&element, "enabled").is_some_and(|flag| flag == "true");
-                instance.secure_port = Port { number: number(source, "securePort")?, enabled };
+                instance.secure_port =
+                    Port { number: number(source, "securePort", Port::DEFAULT_SECURE.number)?, enabled };
             }
-            "countryId" => instance.country_id = number(source, "countryId")?,
+            "countryId" => instance.country_id = number(source, "countryId", 1)?,
             "dataCenterInfo" => instance.data_center = data_center(source)?,
             "leaseInfo" => instance.lease = Some(lease(source)?),
             "metadata" => instance.metadata = metadata(source)?,
@@ -214,11 +233,12 @@ fn text(source: &mut Source<'_>) -> Result<Option<Arc<str>>, XmlError> {
     source.text().map(|text| Some(text.into()))
 }
 
-fn number(source: &mut Source<'_>, name: &'static str) -> Result<i32, XmlError> {
-    source.text()?.trim().parse().map_err(|_| XmlError::NoNumber(name))
+/// Reads a number. If it is invalid and repaired, the default counts.
+fn number(source: &mut Source<'_>, name: &'static str, default: i32) -> Result<i32, XmlError> {
+    source.text()?.trim().parse().or_else(|_| source.repaired(default, XmlError::NoNumber(name)))
 }
 
 /// Returns the value of an attribute. An unreadable one counts as absent.
-fn attribute<'e>(element: &'e BytesStart<'_>, name: &str) -> Option<std::borrow::Cow<'e, str>> {
+fn attribute<'e>(element: &'e BytesStart<'_>, name: &str) -> Option<Cow<'e, str>> {
     element.try_get_attribute(name).ok().flatten().map(|attribute| attribute.value)
 }

@@ -47,10 +47,12 @@ impl Application {
     }
 
     /// Reads an application from its XML document, `<application>...</application>`. Instances
-    /// without an id are skipped with a log line.
+    /// without an id are skipped with a log line. Bytes that are not UTF-8 and entities become
+    /// U+FFFD, and ports and countries that are not numbers count as absent.
     ///
     /// # Errors
-    /// Fails like [`Instance::from_xml`], and if the name is missing.
+    /// Fails if the text is not XML, has a document type, nests deeper than 64 elements, or has
+    /// no name.
     pub fn from_xml(body: &[u8]) -> Result<Self, DecodeError> {
         decode::application_document(body)
     }
@@ -65,10 +67,11 @@ impl Applications {
     }
 
     /// Reads a list from its XML document, `<applications>...</applications>`, full or compact.
-    /// Applications without a name and instances without an id are skipped with a log line.
+    /// Applications without a name and instances without an id are skipped with a log line. Invalid
+    /// values are replaced as in [`Application::from_xml`].
     ///
     /// # Errors
-    /// Fails like [`Instance::from_xml`].
+    /// Fails if the text is not XML, has a document type, or nests deeper than 64 elements.
     pub fn from_xml(body: &[u8]) -> Result<Self, DecodeError> {
         decode::applications_document(body)
     }

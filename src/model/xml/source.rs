@@ -76,6 +76,8 @@ pub(super) struct Source<'a> {
     depth: usize,
     elements: usize,
     limits: Limits,
+    /// Reason of the first repair since the last [`take_repair`](Self::take_repair).
+    repair: Option<XmlError>,
 }
 
 /// Maximum numbers of elements and metadata entries of a document.
@@ -83,18 +85,35 @@ pub(super) struct Source<'a> {
 pub(super) struct Limits {
     pub(super) elements: usize,
     pub(super) metadata: usize,
+    /// `true` if invalid text and numbers are replaced. Otherwise they are errors.
+    pub(super) repairs: bool,
 }
 
 impl Limits {
-    pub(super) const NONE: Self = Self { elements: usize::MAX, metadata: usize::MAX };
+    pub(super) const NONE: Self = Self { elements: usize::MAX, metadata: usize::MAX, repairs: false };
+    /// No limits. One invalid value does not spoil a list.
+    pub(super) const LIST: Self = Self { repairs: true, ..Self::NONE };
 }
 
 impl<'a> Source<'a> {
-    pub(super) fn new(body: &'a [u8], limits: Limits) -> Result<Self, XmlError> {
-        let text = std::str::from_utf8(body).map_err(|_| XmlError::NotUtf8)?;
+    pub(super) fn new(text: &'a str, limits: Limits) -> Self {
         let mut reader = Reader::from_str(text.trim_start_matches('\u{feff}'));
         reader.config_mut().expand_empty_elements = true;
-        Ok(Self { reader, depth: 0, elements: 0, limits })
+        Self { reader, depth: 0, elements: 0, limits, repair: None }
+    }
+
+    /// Returns the value in place of an invalid one, or the error if nothing is repaired.
+    pub(super) fn repaired<T>(&mut self, value: T, error: XmlError) -> Result<T, XmlError> {
+        if !self.limits.repairs {
+            return Err(error);
+        }
+        self.repair.get_or_insert(error);
+        Ok(value)
+    }
+
+    /// Returns the reason of the first repair since the last call.
+    pub(super) fn take_repair(&mut self) -> Option<XmlError> {
+        self.repair.take()
     }
 
     /// Returns the maximum number of metadata entries.
@@ -189,7 +208,10 @@ impl<'a> Source<'a> {
                         "gt" => '>',
                         "quot" => '"',
                         "apos" => '\'',
-                        _ => reference.resolve_char_ref().ok().flatten().ok_or(XmlError::Entity)?,
+                        _ => match reference.resolve_char_ref() {
+                            Ok(Some(character)) => character,
+                            _ => self.repaired(char::REPLACEMENT_CHARACTER, XmlError::Entity)?,
+                        },
                     };
                     Step::Text(Cow::Owned(character.into()))
                 }

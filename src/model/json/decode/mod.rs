@@ -2,11 +2,15 @@
 //! "JSON format".
 //!
 //! A member of the wrong type is converted if possible, and skipped otherwise. In a list, an
-//! instance without an id and an application without a name are skipped with a log line, so that
-//! one bad record does not hide the others.
+//! instance without an id, an application without a name and a record that is not JSON are skipped
+//! with a log line, so that one bad record does not hide the others.
+//!
+//! Text that only a lenient parser accepts is repaired, except in a registration, whose sender gets
+//! an error.
 
 mod list;
 mod members;
+mod repair;
 mod replication;
 mod scalar;
 mod shapes;
@@ -14,23 +18,58 @@ mod shapes;
 use std::sync::Arc;
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
+#[cfg(feature = "client")]
+pub(crate) use self::list::DecodedList;
 pub(crate) use self::list::{Known, ListDecoder};
 use self::members::Document;
 #[cfg(feature = "server")]
 use self::members::Registration;
+use self::repair::repaired;
 use self::replication::{BatchItems, BatchResponseMembers};
 use crate::model::error::{DecodeError, Reason};
-use crate::model::lists::{ApplicationMembers, application};
+use crate::model::lists::{ApplicationMembers, Faults, application, log_repaired};
 use crate::model::{Application, Applications, BatchItem, Instance, ReplicationList, ReplicationResponse};
 
-/// Reads one member of the root object and ignores the others.
-fn document<'de, T: Deserialize<'de>>(body: &'de [u8], name: &'static str) -> Result<T, DecodeError> {
+/// Mark that some programs write in front of UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Reads one member of the root object and ignores the others. A byte order mark is skipped.
+fn strict_document<'de, T: Deserialize<'de>>(body: &'de [u8], name: &'static str) -> Result<T, DecodeError> {
     let fail = |reason| DecodeError::new(name, reason);
-    let mut deserializer = serde_json::Deserializer::from_slice(body);
-    let value = Document::new(name).read(&mut deserializer).map_err(|e| fail(Reason::Json(e)))?;
-    deserializer.end().map_err(|e| fail(Reason::Json(e)))?;
+    let not_json = |error| fail(if is_wide(body) { Reason::Wide } else { Reason::Json(error) });
+    let mut deserializer = serde_json::Deserializer::from_slice(without_mark(body));
+    let value = Document::new(name).read(&mut deserializer).map_err(not_json)?;
+    deserializer.end().map_err(not_json)?;
     value.ok_or_else(|| fail(Reason::NoWrapper))
+}
+
+/// Reads a document like [`strict_document`]. Text that only a lenient parser accepts is repaired.
+fn document<T: DeserializeOwned>(body: &[u8], name: &'static str) -> Result<T, DecodeError> {
+    let error = match strict_document(body, name) {
+        Err(error) if error.is_malformed() => error,
+        read => return read,
+    };
+    let Some(repaired) = repaired(without_mark(body)) else { return Err(error) };
+    match strict_document(&repaired, name) {
+        Ok(value) => {
+            log_repaired(name, &error);
+            Ok(value)
+        }
+        Err(_) => Err(error),
+    }
+}
+
+/// Returns the text behind a byte order mark of UTF-8.
+fn without_mark(body: &[u8]) -> &[u8] {
+    body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body)
+}
+
+/// Returns `true` for text in UTF-16 or UTF-32, by its first bytes: JSON begins with an ASCII
+/// character.
+pub(in crate::model) fn is_wide(body: &[u8]) -> bool {
+    body.starts_with(b"\xff\xfe") || body.starts_with(b"\xfe\xff") || body.iter().take(2).any(|&byte| byte == 0)
 }
 
 pub(super) fn instance_document(body: &[u8]) -> Result<Instance, DecodeError> {
@@ -45,7 +84,7 @@ pub(super) fn instance_document(body: &[u8]) -> Result<Instance, DecodeError> {
 /// metadata entries is limited.
 #[cfg(feature = "server")]
 pub(crate) fn registration(body: &[u8]) -> Result<Instance, DecodeError> {
-    let Registration { mut instance, named, too_much_metadata } = document(body, "instance")?;
+    let Registration { mut instance, named, too_much_metadata } = strict_document(body, "instance")?;
     if too_much_metadata {
         return Err(DecodeError::new("instance", Reason::TooManyEntries));
     }
@@ -62,14 +101,29 @@ fn take_id_from_metadata(instance: &mut Instance) {
 }
 
 pub(super) fn application_document(body: &[u8]) -> Result<Application, DecodeError> {
-    let members: ApplicationMembers<Instance> = document(body, "application")?;
-    application(members.map(Arc::new), "application")
+    let members: ApplicationMembers<Instance> = match document(body, "application") {
+        Err(error) if error.is_malformed() => return readable_application(body).ok_or(error),
+        read => read?,
+    };
+    let mut faults = Faults::default();
+    let application = application(members.map(Arc::new), "application", &mut faults)?;
+    faults.log();
+    Ok(application)
+}
+
+/// Reads an application without the instances that are not JSON.
+fn readable_application(body: &[u8]) -> Option<Application> {
+    let mut decoder = ListDecoder::new(Known::default(), usize::MAX);
+    for piece in [b"{\"applications\":", without_mark(body), b"}"] {
+        decoder.push(piece).ok()?;
+    }
+    decoder.finish().ok()?.list.applications.into_iter().next().map(Arc::unwrap_or_clone)
 }
 
 pub(super) fn applications_document(body: &[u8]) -> Result<Applications, DecodeError> {
     let mut decoder = ListDecoder::new(Known::default(), usize::MAX);
     decoder.push(body)?;
-    decoder.finish()
+    Ok(decoder.finish()?.list)
 }
 
 pub(super) fn replication_list(body: &[u8]) -> Result<ReplicationList, DecodeError> {

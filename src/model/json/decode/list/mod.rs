@@ -11,6 +11,9 @@
 //! decoded is not decoded again, except for the time of its last heartbeat, which every response
 //! changes. A member that has the same bytes as in an instance before is not decoded again, and its
 //! strings are shared. Other members are decoded without a JSON parser if they have a usual form.
+//!
+//! An instance that the parser refuses is repaired and decoded again, or skipped. The splitter
+//! finds its end by the brackets and quotes alone.
 
 mod common;
 mod known;
@@ -40,6 +43,15 @@ const INSTANCE_SHARE: usize = 64;
 /// Size in bytes that one instance may always have.
 const MIN_INSTANCE_LIMIT: usize = 64 * 1024;
 
+/// List that was decoded.
+#[derive(Debug, Default)]
+pub(crate) struct DecodedList {
+    pub(crate) list: Applications,
+    /// Number of instances that were skipped. The apps hash counts them.
+    #[cfg(feature = "client")]
+    pub(crate) skipped: usize,
+}
+
 /// Decoder of a list. Its memory is limited.
 #[derive(Debug)]
 pub(crate) struct ListDecoder {
@@ -60,7 +72,7 @@ impl ListDecoder {
             let step = self.splitter.next(&mut piece);
             let is_end = matches!(step, Step::End);
             if let Step::Instance(bytes, members) = step {
-                self.records.add(bytes, members).map_err(|error| fail(Reason::Json(error)))?;
+                self.records.add(bytes, members);
             }
             self.check_memory()?;
             if is_end {
@@ -79,11 +91,12 @@ impl ListDecoder {
         Ok(())
     }
 
-    /// Returns the list.
-    pub(crate) fn finish(self) -> Result<Applications, DecodeError> {
+    /// Returns the list. Instances that were repaired or skipped are logged.
+    pub(crate) fn finish(self) -> Result<DecodedList, DecodeError> {
         let skeleton = self.splitter.finish();
         let ApplicationsMembers { version, hash, applications: listed } = document(&skeleton, "applications")?;
-        let mut rest = Rest { begin: 0, records: self.records.instances.into_iter() };
+        let Records { instances, mut faults, .. } = self.records;
+        let mut rest = Rest { begin: 0, records: instances.into_iter() };
         let with_records = |ApplicationMembers { name, instances }: ApplicationMembers<Slot>| {
             let mut records = Vec::new();
             instances.into_iter().for_each(|slot| slot.add_to(&mut records, &mut rest));
@@ -92,7 +105,13 @@ impl ListDecoder {
         let listed: Vec<_> = listed.into_iter().map(with_records).collect();
         // Records that no application refers to.
         drop(rest);
-        Ok(Applications { version, hash, applications: applications(listed) })
+        let list = Applications { version, hash, applications: applications(listed, &mut faults) };
+        faults.log();
+        Ok(DecodedList {
+            list,
+            #[cfg(feature = "client")]
+            skipped: faults.skipped,
+        })
     }
 }
 
@@ -104,15 +123,16 @@ fn fail(reason: Reason) -> DecodeError {
 struct Rest {
     /// Number of the first one.
     begin: usize,
-    records: std::vec::IntoIter<Arc<Instance>>,
+    records: std::vec::IntoIter<Option<Arc<Instance>>>,
 }
 
 impl Rest {
-    /// Adds these records to an application, and drops those before.
+    /// Adds these records to an application, except those that cannot be read, and drops those
+    /// before.
     fn take(&mut self, Range { first, count }: Range, taken: &mut Vec<Arc<Instance>>) {
         let skipped = first.saturating_sub(self.begin).min(self.records.len());
         let count = count.min(self.records.len() - skipped);
-        taken.extend(self.records.by_ref().skip(skipped).take(count));
+        taken.extend(self.records.by_ref().skip(skipped).take(count).flatten());
         self.begin += skipped + count;
     }
 }
@@ -230,7 +250,7 @@ mod tests {
     fn decode_in_pieces(document: &str, size: usize, known: &[Arc<Application>]) -> Vec<Arc<Instance>> {
         let mut decoder = ListDecoder::new(Known::new(known.to_vec()), usize::MAX);
         document.as_bytes().chunks(size).for_each(|piece| decoder.push(piece).unwrap());
-        decoder.finish().unwrap().applications.iter().flat_map(|app| app.instances.clone()).collect()
+        decoder.finish().unwrap().list.applications.iter().flat_map(|app| app.instances.clone()).collect()
     }
 
     proptest! {
