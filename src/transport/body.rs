@@ -3,19 +3,18 @@
 //! A body is gzip if it begins like gzip, with or without `Content-Encoding`. Netflix's server
 //! 1.10.17 sends it without, and a proxy may compress a body that was compressed already.
 
+mod layer;
+
 use std::fmt;
 use std::io::{self, Write};
 
 use bytes::Bytes;
-use flate2::write::MultiGzDecoder;
 
+use self::layer::Layer;
 use super::errors::SendError;
 use crate::model::{DecodeError, DecodedList, Known, ListDecoder};
 use crate::sync::{OFFLOAD_THRESHOLD, offload};
 
-/// First bytes of gzip: the two magic bytes and the only compression method. No JSON, XML or text
-/// begins with them.
-const MAGIC: [u8; 3] = [0x1f, 0x8b, 8];
 /// Maximum number of nested gzip layers.
 const MAX_LAYERS: usize = 3;
 /// Number of received bytes that are processed at once on the thread of the caller. They may expand
@@ -161,68 +160,6 @@ impl fmt::Display for TooLarge {
 
 impl std::error::Error for TooLarge {}
 
-/// Layer of a body: gzip, or the content.
-enum Layer {
-    /// The first bytes, too few to recognize gzip. `layers` is the number of further gzip layers.
-    Start {
-        head: Vec<u8>,
-        layers: usize,
-        sink: Sink,
-    },
-    Content(Sink),
-    Gzip(Box<MultiGzDecoder<Layer>>),
-}
-
-impl Layer {
-    fn new(sink: Sink, layers: usize) -> Self {
-        Self::Start { head: Vec::new(), layers, sink }
-    }
-
-    fn sink(&self) -> &Sink {
-        match self {
-            Self::Start { sink, .. } | Self::Content(sink) => sink,
-            Self::Gzip(decoder) => decoder.get_ref().sink(),
-        }
-    }
-
-    fn finish(self) -> io::Result<Sink> {
-        match self {
-            Self::Start { head, mut sink, .. } => {
-                sink.write_all(&head)?;
-                Ok(sink)
-            }
-            Self::Content(sink) => Ok(sink),
-            Self::Gzip(decoder) => decoder.finish()?.finish(),
-        }
-    }
-}
-
-impl Write for Layer {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Start { head, layers, sink } => {
-                head.extend_from_slice(bytes);
-                if head.len() < MAGIC.len() {
-                    return Ok(bytes.len());
-                }
-                let (head, layers, sink) = (std::mem::take(head), *layers, std::mem::take(sink));
-                *self = match layers.checked_sub(1).filter(|_| head.starts_with(&MAGIC)) {
-                    Some(layers) => Self::Gzip(Box::new(MultiGzDecoder::new(Self::new(sink, layers)))),
-                    None => Self::Content(sink),
-                };
-                self.write_all(&head)?;
-                Ok(bytes.len())
-            }
-            Self::Content(sink) => sink.write(bytes),
-            Self::Gzip(decoder) => decoder.write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 /// Destination of the content.
 enum Sink {
     Bytes { bytes: Vec<u8>, limit: usize },
@@ -302,6 +239,10 @@ impl ListSink {
         self.size += content.len();
         let head = HEAD.saturating_sub(self.head.len()).min(content.len());
         self.head.extend_from_slice(&content[..head]);
+        if let Some(error) = DecodeError::of_wide_list(&self.head) {
+            self.failed = true;
+            return Err(io::Error::other(error));
+        }
         // Markup is reported by its first bytes.
         if self.head.trim_ascii_start().starts_with(b"<") {
             return Ok(());
@@ -322,7 +263,7 @@ mod tests {
     use flate2::read::GzEncoder;
 
     use super::*;
-    use crate::model::Instance;
+    use crate::model::{Applications, Instance};
 
     fn gzip(bytes: &[u8]) -> Bytes {
         let mut compressed = Vec::new();
@@ -363,7 +304,67 @@ mod tests {
         // A fourth layer is not gzip of ours.
         let fourth = gzip(&gzip(&twice));
         let read = read(BodyReader::collecting(1 << 20), [fourth]).await.unwrap();
-        assert!(read.bytes.starts_with(&MAGIC));
+        assert!(read.bytes.starts_with(&layer::MAGIC));
+    }
+
+    #[tokio::test]
+    async fn zeros_behind_gzip_are_skipped_and_other_bytes_are_an_error() {
+        let plain = Bytes::from("x".repeat(3_000));
+        let (once, zeros) = (gzip(&plain), Bytes::from(vec![0; 1_000]));
+        let padded = Bytes::from([&once[..], &zeros].concat());
+        let nested = Bytes::from([&gzip(&padded)[..], &zeros].concat());
+        let between = Bytes::from([gzip(&plain[..100]), zeros.clone(), gzip(&plain[100..])].concat());
+        for body in [padded, nested, between] {
+            for size in [1, 3, 7, 1 << 20] {
+                let pieces = body.chunks(size).map(Bytes::copy_from_slice);
+                let read = read(BodyReader::collecting(1 << 20), pieces).await.unwrap();
+                assert!(read.bytes == plain, "{size}");
+            }
+        }
+        for trailing in [&b"\n"[..], b"garbage", b"\0\0x", &layer::MAGIC[..1], &layer::MAGIC[..2], b"\x1f\x8b\0"] {
+            for size in [1, 1 << 20] {
+                let body = [&once[..], trailing].concat();
+                let pieces = body.chunks(size).map(Bytes::copy_from_slice);
+                let error = read(BodyReader::collecting(1 << 20), pieces).await.unwrap_err();
+                assert!(error.contains("other bytes follow the end of gzip"), "{trailing:?}: {error}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn byte_order_mark_is_skipped_and_wide_text_is_an_error() {
+        let document = list(r#"{"instanceId":"1"}"#);
+        let marked = Bytes::from([b"\xef\xbb\xbf", &document[..]].concat());
+        let decoding = || BodyReader::decoding(&ListBody::default(), 1 << 20);
+        for body in [marked.clone(), gzip(&marked)] {
+            for size in [1, 2, 1 << 20] {
+                let pieces = body.chunks(size).map(Bytes::copy_from_slice);
+                let list = read(decoding(), pieces).await.unwrap().list.unwrap().unwrap().list;
+                assert_eq!(list.len(), 1, "{size}");
+            }
+        }
+        let application = Bytes::from("\u{feff}{\"application\":{\"name\":\"A\"}}");
+        let part = ListBody { is_application: true, ..ListBody::default() };
+        let read_part = read(BodyReader::decoding(&part, 1 << 20), [application]).await.unwrap();
+        assert_eq!(read_part.list.unwrap().unwrap().list.applications.len(), 1);
+
+        let text = format!("{:5000}", std::str::from_utf8(&document).unwrap());
+        let wide = |units: &mut dyn Iterator<Item = [u8; 2]>| Bytes::from(units.flatten().collect::<Vec<_>>());
+        let little = wide(&mut text.encode_utf16().map(u16::to_le_bytes));
+        let big = wide(&mut text.encode_utf16().map(u16::to_be_bytes));
+        let marked = [Bytes::from([b"\xff\xfe", &little[..]].concat()), Bytes::from([b"\xfe\xff", &big[..]].concat())];
+        let utf32 = Bytes::from(text.chars().flat_map(|c| u32::from(c).to_be_bytes()).collect::<Vec<_>>());
+        for body in marked.into_iter().chain([little, big, utf32]) {
+            for size in [1, 2, 3, 1 << 20] {
+                let pieces = body.chunks(size).map(Bytes::copy_from_slice);
+                let error = read(decoding(), pieces).await.err().unwrap_or_default();
+                assert!(error.contains("UTF-16 or UTF-32"), "{size}: {error}");
+            }
+            let error = Applications::from_json(&body).unwrap_err().to_string();
+            assert!(error.contains("UTF-16 or UTF-32"), "{error}");
+            let error = crate::model::ReplicationResponse::from_json(&body).unwrap_err().to_string();
+            assert!(error.contains("UTF-16 or UTF-32"), "{error}");
+        }
     }
 
     #[tokio::test]
