@@ -399,7 +399,7 @@ async fn self_preservation_is_logged_when_it_begins_and_when_it_ends() {
     }
     let lines = log.take();
     assert_eq!(lines.len(), 1, "once for the transition: {lines:?}");
-    for part in ["WARN", "self-preservation began", "instances=10", "expected=17", "received="] {
+    for part in ["WARN", "self-preservation began", "instances=10", "expected=20", "threshold=17", "received="] {
         assert!(lines[0].contains(part), "{part} in {lines:?}");
     }
     let general = status(&server).await["generalStats"].take();
@@ -472,7 +472,9 @@ async fn instances_that_fall_silent_log_one_beginning_with_counts_and_one_end() 
     jittered_beats(&server, 4, 1_800, &mut random).await;
     let lines = log.take();
     assert_eq!(lines.len(), 1, "{lines:?}");
-    for part in ["WARN", "self-preservation began", "instances=10", "expected=17", "received=", "kept=6"] {
+    for part in
+        ["WARN", "self-preservation began", "instances=10", "expected=20", "threshold=17", "received=", "kept=6"]
+    {
         assert!(lines[0].contains(part), "{part} in {lines:?}");
     }
     jittered_beats(&server, 10, 1_800, &mut random).await;
