@@ -2,6 +2,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::future::{Ready, ready};
 use std::sync::Arc;
+#[cfg(feature = "peers")]
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 

@@ -66,7 +66,9 @@ pub(super) use self::lease_state::LeaseState;
 pub(super) use self::listing::Listing;
 #[cfg(feature = "prometheus")]
 pub(super) use self::listing::Totals;
-pub(super) use self::preserved::{Preservation, Renewals};
+#[cfg(feature = "page")]
+pub(super) use self::preserved::Preservation;
+pub(super) use self::preserved::Renewals;
 pub(super) use self::settings::Settings;
 pub(super) use self::state::Registry;
 #[cfg(feature = "peers")]
