@@ -6,8 +6,8 @@ use std::time::Duration;
 use axum::Router;
 use tokio::net::TcpListener;
 use tokio_rustls::rustls::ServerConfig;
-use tower_eureka::server::{self, Peers};
-use tower_eureka::{Eureka, EurekaServer, Instance};
+use tower_eureka::server::{self, EurekaServerBuilder, Peers};
+use tower_eureka::{Eureka, EurekaServer, Instance, Settings};
 
 use crate::captured_log::Log;
 use crate::world::{Ca, is_without_system_cas, serve, serve_on, server, temporary, until};
@@ -80,22 +80,13 @@ async fn registrations_replicate_over_tls() {
 #[tokio::test]
 async fn registrations_replicate_with_the_stores_of_the_settings() {
     let ca = Ca::new();
-    let trust = ca.pem_file("peers-settings.pem");
-    let (certificate, key) = ca.identity_files("peers-settings-identity");
-    let store = [std::fs::read(&certificate).unwrap(), std::fs::read(&key).unwrap()].concat();
-    let identity = temporary("peers-settings-store.pem");
-    std::fs::write(&identity, store).unwrap();
+    let stores = store_settings(&ca, "peers-settings");
     let ([a, b], urls) = bind_nodes().await;
     let node = |at: TcpListener| {
         let builder = EurekaServer::builder().port(port(&at)).peers(peers(&urls));
-        let settings = [
-            ("enabled", "true"),
-            ("trust-store", trust.to_str().unwrap()),
-            ("key-store", &format!("file:{}", identity.display())),
-        ];
-        let builder = settings.into_iter().fold(builder, |builder, (name, value)| {
-            builder.property(&format!("eureka.client.tls.{name}"), value).unwrap()
-        });
+        let set =
+            |builder: EurekaServerBuilder, (name, value): &(String, String)| builder.property(name, value).unwrap();
+        let builder = stores.iter().fold(builder, set);
         let node = builder.node(server::Node::new().host_name("localhost")).build().unwrap();
         serve_on(at, ca.strict_server(), Router::new().nest("/eureka", node.router()));
         Node(node)
@@ -174,37 +165,104 @@ async fn unusable_tls_settings_of_peers_fail_the_build() {
     }
 }
 
-#[cfg(all(feature = "cli", unix))]
+/// Writes the CA and an identity of the client to PEM files, and returns the settings that name them.
+fn store_settings(ca: &Ca, name: &str) -> [(String, String); 3] {
+    let trust = ca.pem_file(&format!("{name}-trust.pem"));
+    let (certificate, key) = ca.identity_files(&format!("{name}-identity"));
+    let store = [std::fs::read(&certificate).unwrap(), std::fs::read(&key).unwrap()].concat();
+    let identity = temporary(&format!("{name}-store.pem"));
+    std::fs::write(&identity, store).unwrap();
+    [
+        ("enabled", "true".to_owned()),
+        ("trust-store", trust.display().to_string()),
+        ("key-store", format!("file:{}", identity.display())),
+    ]
+    .map(|(name, value)| (format!("eureka.client.tls.{name}"), value))
+}
+
 #[tokio::test]
-async fn binary_with_ssl_cert_file_trusts_peers_by_that_file() {
+async fn embedded_registry_uses_the_stores_of_the_application_for_its_peers() {
+    let ca = Ca::new();
+    let ([a, b], urls) = bind_nodes().await;
+    let stores = store_settings(&ca, "embedded");
+    let node = |at: TcpListener| {
+        let settings = Settings::builder().environment([("", ""); 0]).without_files();
+        let settings = stores.iter().fold(settings, |settings, (name, value)| settings.property(name, value));
+        let settings = settings.property("eureka.client.service-url.defaultZone", &*urls);
+        let settings = settings.property("eureka.server.wait-time-in-ms-when-sync-empty", "0").load().unwrap();
+        // The client of the application has the same settings.
+        Eureka::from_settings(&settings).unwrap();
+        let builder = EurekaServer::builder().from_settings(&settings).unwrap().port(port(&at));
+        let node = builder.node(server::Node::new().host_name("localhost")).build().unwrap();
+        serve_on(at, ca.strict_server(), Router::new().nest("/eureka", node.router()));
+        Node(node)
+    };
+    let (a, b) = (node(a), node(b));
+    a.register("1").await;
+    b.register("2").await;
+    until(|| a.has("2") && b.has("1")).await;
+}
+
+/// Starts the binary with a peer that requires a certificate, and waits until it has copied the
+/// instance of the peer.
+#[cfg(all(feature = "cli", unix))]
+async fn binary_copies(peer: ServerConfig, configure: impl FnOnce(&mut tokio::process::Command)) {
     use std::process::Stdio;
     use tokio::io::{AsyncBufReadExt, BufReader};
 
-    let ca = Ca::new();
     let registry = EurekaServer::builder().build().unwrap();
     register(&registry, "1").await;
-    let router = Router::new().nest("/eureka", registry.router());
-    let peer = serve(server(ca.identity(&["localhost"])), router).await;
-    let mut binary = tokio::process::Command::new(env!("CARGO_BIN_EXE_tower-eureka"))
+    let peer = serve(peer, Router::new().nest("/eureka", registry.router())).await;
+    let mut binary = tokio::process::Command::new(env!("CARGO_BIN_EXE_tower-eureka"));
+    binary
         .args(["serve", "--listen", "127.0.0.1:0"])
         .arg(format!("--eureka.client.service-url.defaultZone=https://localhost:{peer}/eureka/"))
-        .env("SSL_CERT_FILE", ca.pem_file("binary.pem"))
+        .env_remove("SSL_CERT_FILE")
         .env_remove("SSL_CERT_DIR")
         .env("RUST_LOG", "error")
         .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .unwrap();
+        .kill_on_drop(true);
+    configure(&mut binary);
+    let mut binary = binary.spawn().unwrap();
     let mut line = String::new();
     BufReader::new(binary.stdout.take().unwrap()).read_line(&mut line).await.unwrap();
     let url = line.trim_end().strip_prefix("listening on ").unwrap();
     let client = Eureka::builder().service_url(url).build().unwrap();
     // The request is rejected until the sync up is complete.
-    let copied = loop {
-        match client.transport().applications().await {
-            Ok(applications) => break applications,
-            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+    let copied = async {
+        loop {
+            match client.transport().applications().await {
+                Ok(applications) => break applications,
+                Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
         }
     };
+    let copied = tokio::time::timeout(Duration::from_secs(60), copied).await.unwrap();
     assert!(copied.applications.iter().any(|application| application.instance("1").is_some()));
+}
+
+#[cfg(all(feature = "cli", unix))]
+#[tokio::test]
+async fn binary_with_ssl_cert_file_trusts_peers_by_that_file() {
+    let ca = Ca::new();
+    let file = ca.pem_file("binary.pem");
+    binary_copies(server(ca.identity(&["localhost"])), |binary| {
+        binary.env("SSL_CERT_FILE", file);
+    })
+    .await;
+}
+
+#[cfg(all(feature = "cli", unix))]
+#[tokio::test]
+async fn binary_uses_the_stores_of_its_settings_for_peers() {
+    let ca = Ca::new();
+    let stores = store_settings(&ca, "binary");
+    binary_copies(ca.strict_server(), |binary| {
+        let [enabled, trust, key] = stores;
+        binary.arg(format!("--{}={}", trust.0, trust.1));
+        for (name, value) in [enabled, key] {
+            binary.env(name.to_ascii_uppercase().replace('.', "_").replace('-', ""), value);
+        }
+    })
+    .await;
 }
