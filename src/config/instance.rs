@@ -139,6 +139,9 @@ pub(crate) static INSTANCE: &[Row] = &[
     Row::new("eureka.instance.secure-health-check-url", Unit::Text, "", "InstanceBuilder::secure_health_check_url",
         |b, v| Ok(b.secure_health_check_url(v.text())))
         .netflix(&[("eureka.secureHealthCheckUrl", Unit::Text)]),
+    // Read with the placeholders in these URLs.
+    Row::new("eureka.instance.namespace", Unit::Text, "eureka", "InstanceBuilder::home_page_url",
+        |b, _| Ok(b)),
     Row::new("eureka.instance.home-page-url-path", Unit::Text, "/", "InstanceBuilder::home_page_path",
         |b, v| Ok(b.home_page_path(v.text())))
         .netflix(&[("eureka.homePageUrlPath", Unit::Text)]),
@@ -203,7 +206,6 @@ fn management_port(builder: InstanceBuilder, value: &Value) -> Result<InstanceBu
 /// Settings of a Spring instance without a meaning here, each with the reason.
 pub(crate) const INSTANCE_WITHOUT_MEANING: &[(&str, &str)] = &[
     ("eureka.instance.async-client-initialization", "the start of a client never blocks"),
-    ("eureka.instance.namespace", "it is the prefix of the Netflix client's properties"),
     ("eureka.instance.environment", "Spring registers it nowhere"),
     ("eureka.validateInstanceId", NO_EC2),
     ("eureka.mt.*", NO_EC2),

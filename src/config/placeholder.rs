@@ -1,9 +1,8 @@
 //! Placeholders in values: `${name}`, `${name:default}`, `${random.value}`.
 
-use super::Settings;
 use super::mask::is_secret;
 use super::names::uniform;
-use super::random;
+use super::{Settings, builtin, random};
 
 /// Maximum length of a resolved value in bytes.
 const MAX_LENGTH: usize = 64 << 10;
@@ -97,7 +96,10 @@ impl<'s> Resolution<'s> {
             let seed = self.settings.seed((self.open.last(), place));
             return random::value(kind, seed).map(Some);
         }
-        let Some(entry) = self.settings.placeholder_entry(name) else { return Ok(self.settings.built_in(name)) };
+        let Some(entry) = self.settings.placeholder_entry(name) else {
+            let of_page = self.open.first().and_then(|setting| builtin::host_of_page(self.settings, setting, name));
+            return Ok(of_page.or_else(|| self.settings.built_in(name)));
+        };
         let wanted = uniform(&entry.name);
         if self.open.contains(&wanted) {
             return Err(format!("placeholder ${{{name}}} leads back to itself: {}, {name}", self.open.join(", ")));

@@ -203,6 +203,35 @@ fn map_is_merged_over_the_sources() {
 }
 
 #[test]
+fn host_name_of_the_namespace_is_that_of_the_instance_in_the_urls_of_pages() {
+    let read = |properties: &[(&str, &str)]| {
+        let settings = Settings::builder().environment([("", ""); 0]).without_files();
+        let settings =
+            settings.property("eureka.instance.hostname", "node1").property("eureka.instance.ip-address", "10.0.0.1");
+        let settings = properties.iter().fold(settings, |settings, (name, value)| settings.property(*name, *value));
+        Instance::builder("orders")
+            .port(80)
+            .from_settings(&settings.load().unwrap())
+            .map(|builder| builder.build().unwrap())
+    };
+    let page = ("eureka.instance.status-page-url", "http://${eureka.hostname}:9000/info");
+    assert_eq!(read(&[page]).unwrap().status_page_url(), Some("http://node1:9000/info"));
+    let netflix = read(&[("eureka.healthCheckUrl", "http://${eureka.hostname}/up")]).unwrap();
+    assert_eq!(netflix.health_check_url(), Some("http://node1/up"));
+    let own = [("eureka.instance.namespace", "fleet."), ("eureka.instance.home-page-url", "http://${fleet.hostname}/")];
+    assert_eq!(read(&own).unwrap().home_page_url(), Some("http://node1/"));
+    let set = [page, ("eureka.hostname", "proxy")];
+    assert_eq!(read(&set).unwrap().status_page_url(), Some("http://proxy:9000/info"));
+    for other in [
+        [("eureka.instance.namespace", "fleet"), page],
+        [("eureka.instance.hostname", "${eureka.hostname}"), ("eureka.instance.appname", "a")],
+    ] {
+        let error = read(&other).unwrap_err().to_string();
+        assert!(error.contains("placeholder ${eureka.hostname} has no value"), "{error}");
+    }
+}
+
+#[test]
 fn settings_of_an_instance_override_the_builder() {
     let instance = from(&[
         ("EUREKA_INSTANCE_HOSTNAME", "node1"),

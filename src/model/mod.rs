@@ -37,6 +37,7 @@ pub(crate) use address::AddressRules;
 #[cfg(feature = "client")]
 pub(crate) use address::{addresses_of, is_loopback, name_of, name_within};
 pub use application::{Application, Applications};
+pub(crate) use builder::HOST_PLACEHOLDER;
 #[cfg(feature = "client")]
 pub(crate) use builder::check_app;
 pub use builder::{InstanceBuilder, InvalidInstance};

@@ -4,6 +4,7 @@ use std::time::Duration;
 use super::super::{DataCenter, Facts, HostLookup, Instance, InstanceStatus, LeaseInfo, LocalFacts, Port, app_name};
 use super::check::{check_app, check_host, check_path, check_url, is_usable_id};
 use super::error::Fault;
+use super::pages::HOST_PLACEHOLDER;
 use super::{InstanceBuilder, InvalidInstance};
 
 /// Entries of the Amazon metadata that a host name is taken from by default.
@@ -170,7 +171,9 @@ impl InstanceBuilder {
             ("status page URL", &self.status_page_url),
             ("health check URL", &self.health_check_url),
             ("secure health check URL", &self.secure_health_check_url),
-        ];
+        ]
+        .map(|(field, url)| (field, url.as_deref().map(|url| url.replace(HOST_PLACEHOLDER, "host"))));
+        let urls = urls.each_ref().map(|(field, url)| (*field, url));
         let paths = [
             ("home page path", &self.home_page_path),
             ("status page path", &self.status_page_path),

@@ -13,6 +13,7 @@ use std::time::Duration;
 #[cfg(feature = "client")]
 pub(crate) use check::check_app;
 pub use error::InvalidInstance;
+pub(crate) use pages::HOST_PLACEHOLDER;
 
 use super::{AddressRules, DataCenter, LeaseInfo, Metadata};
 

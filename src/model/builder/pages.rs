@@ -6,8 +6,14 @@ const HEALTH_PATH: &str = "/actuator/health";
 /// Path of the status page in a Spring application.
 const INFO_PATH: &str = "/actuator/info";
 
+/// Placeholder in the URL of a page for the host name, as in the Netflix client.
+pub(crate) const HOST_PLACEHOLDER: &str = "${eureka.hostname}";
+
 impl InstanceBuilder {
     /// Sets the absolute URL of the home page. Defaults to `http://host:port/`.
+    ///
+    /// In this URL and in those of the other pages, `${eureka.hostname}` stands for the registered
+    /// host name.
     pub fn home_page_url(mut self, url: impl Into<String>) -> Self {
         self.home_page_url = Some(url.into());
         self
@@ -123,12 +129,13 @@ impl InstanceBuilder {
         let status_path = path(self.status_page_path, INFO_PATH);
         let health_path = path(self.health_check_path, HEALTH_PATH);
         let home_path = self.home_page_path.filter(|path| !path.is_empty()).unwrap_or_else(|| "/".into());
+        let host = host_in_url(instance.host().unwrap_or_default());
+        let given = |url: Option<String>| url.map(|url| url.replace(HOST_PLACEHOLDER, &host));
         // An empty URL keeps a page from being registered.
-        let home_url = self.home_page_url.unwrap_or_else(|| format!("{home}{}", with_slash(&home_path)));
-        let status_url = self.status_page_url.or_else(|| status_path.map(|path| at(page, &path)));
-        let health_url = self.health_check_url.or_else(|| health_path.as_ref().map(|path| at(page, path)));
-        let secure_url = self
-            .secure_health_check_url
+        let home_url = given(self.home_page_url).unwrap_or_else(|| format!("{home}{}", with_slash(&home_path)));
+        let status_url = given(self.status_page_url).or_else(|| status_path.map(|path| at(page, &path)));
+        let health_url = given(self.health_check_url).or_else(|| health_path.as_ref().map(|path| at(page, path)));
+        let secure_url = given(self.secure_health_check_url)
             .or_else(|| secure.as_ref().zip(health_path.as_ref()).map(|(origin, path)| at(origin, path)));
         instance.home_page_url = Some(home_url.into());
         instance.status_page_url = status_url.map(Into::into);

@@ -63,6 +63,24 @@ fn placeholder_fails_at_build() {
 }
 
 #[test]
+fn placeholder_of_the_host_name_is_replaced_in_the_urls_of_pages() {
+    let at = |rest: &str| format!("https://${{eureka.hostname}}{rest}");
+    let builder = orders().home_page_url(at("/")).status_page_url(at(":8443/info")).health_check_url(at("/up?a"));
+    for (builder, host) in [
+        (builder.clone().host_name("node1.example"), "node1.example"),
+        (builder.clone(), "10.0.0.1"),
+        (builder.ip_addr("fd00::1"), "[fd00::1]"),
+    ] {
+        let instance = builder.build().unwrap();
+        assert_eq!(instance.home_page_url(), Some(&*format!("https://{host}/")));
+        assert_eq!(instance.status_page_url(), Some(&*format!("https://{host}:8443/info")));
+        assert_eq!(instance.health_check_url(), Some(&*format!("https://{host}/up?a")));
+    }
+    let error = orders().status_page_url("${eureka.hostname}/info").build().unwrap_err().to_string();
+    assert!(error.contains("status page URL"), "{error}");
+}
+
+#[test]
 fn record_by_default_is_that_of_a_spring_application_that_prefers_its_address() {
     let instance = orders().build().unwrap();
     assert_eq!((instance.app(), instance.id()), ("ORDERS", "10.0.0.1:orders:80"));
