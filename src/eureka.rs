@@ -52,6 +52,8 @@ pub struct Eureka(Arc<Inner>);
 
 struct Inner {
     transport: Transport,
+    /// Transport of the fetches of the registry, if they have servers of their own.
+    for_fetches: Option<Transport>,
     config: ClientConfig,
     registry: Mutex<Option<Arc<RegistryCache>>>,
     /// Options of calls by name without options of their own.
@@ -226,7 +228,8 @@ impl Eureka {
             Some(running) if running.is_running() || running.is_closed() => running.clone(),
             _ => match self.0.config.switches.fetch_off() {
                 None => {
-                    let started = RegistryCache::start(self.0.transport.clone(), &self.0.config);
+                    let transport = self.0.for_fetches.as_ref().unwrap_or(&self.0.transport);
+                    let started = RegistryCache::start(transport.clone(), &self.0.config);
                     let clients = self.0.clients.clone();
                     started.on_idle(move |idle| clients.drop_idle(idle));
                     registry.insert(started).clone()
@@ -365,6 +368,15 @@ impl EurekaBuilder {
         self
     }
 
+    /// Sets the time after which an idle connection to a registry server is closed. Defaults to 45
+    /// seconds. Each connection is closed after about five minutes in any case.
+    ///
+    /// Spring `eureka.client.eureka-connection-idle-timeout-seconds`.
+    pub fn connection_idle_timeout(mut self, timeout: Duration) -> Self {
+        self.config.idle_timeout = timeout;
+        self
+    }
+
     /// Sets the maximum size of a response of a registry server, in bytes after decompression.
     /// Defaults to 256 MiB.
     ///
@@ -468,7 +480,10 @@ impl EurekaBuilder {
             })?;
         }
         let stack = self.stack.map_or_else(|| HttpStack::hyper(&config), |build| build(&config));
-        let transport = servers::transport(&config.servers, servers, stack).with_regions(config.regions.names());
+        let (transport, for_fetches) = servers::transports(&config.servers, servers, &stack);
+        let regions = config.regions.names();
+        let (transport, for_fetches) =
+            (transport.with_regions(regions), for_fetches.map(|transport| transport.with_regions(regions)));
         let mut balancing = self.balancing;
         balancing.or_own_zone(config.servers.zones.configured_zone());
         if enabled && balancing.lacks_zone() {
@@ -482,6 +497,7 @@ impl EurekaBuilder {
         let (clients, registrars) = (Arc::default(), Registrars::default());
         Ok(Eureka(Arc::new(Inner {
             transport,
+            for_fetches,
             config,
             registry,
             options,

@@ -21,6 +21,8 @@ pub(crate) struct ClientConfig {
     pub(crate) regions: RemoteRegions,
     pub(crate) connect_timeout: Duration,
     pub(crate) read_timeout: Duration,
+    /// Time after which an idle connection to a registry server is closed.
+    pub(crate) idle_timeout: Duration,
     pub(crate) body_limit: usize,
     pub(crate) ready_timeout: Duration,
     pub(crate) instance_connect_timeout: Duration,
@@ -68,6 +70,7 @@ impl Default for ClientConfig {
             regions: RemoteRegions::default(),
             connect_timeout: Duration::from_secs(5),
             read_timeout: Duration::from_secs(8),
+            idle_timeout: Duration::from_secs(45),
             body_limit: 256 << 20,
             ready_timeout: Duration::from_secs(3),
             instance_connect_timeout: Duration::from_secs(2),

@@ -132,7 +132,7 @@ pub(crate) use report::Known;
 #[cfg(feature = "dns")]
 pub(crate) use servers::listed;
 #[cfg(feature = "client")]
-pub(crate) use servers::{Cluster, ServerSettings, ServerSource};
+pub(crate) use servers::{Cluster, Members, ServerSettings, ServerSource};
 #[cfg(feature = "client")]
 pub(crate) use service_url::{ServiceUrl, shown};
 pub use settings::Settings;

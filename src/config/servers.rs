@@ -20,6 +20,8 @@ pub(crate) struct ServerSettings {
     pub(crate) zones: Zones,
     /// Function of the user. It replaces the URLs.
     pub(crate) source: Option<ServerSource>,
+    /// Look-up of the instances of a cluster. It replaces the DNS, the function and the URLs.
+    pub(crate) members: Option<Members>,
     /// True if the servers are looked up in DNS. That replaces the function and the URLs.
     pub(crate) uses_dns: bool,
     pub(crate) dns: DnsServers,
@@ -30,6 +32,10 @@ pub(crate) struct ServerSettings {
     /// True if each address of a host is a server of its own.
     pub(crate) expand_hosts: bool,
     pub(crate) cluster: Cluster,
+    /// Servers that are used for fetches of the registry only.
+    pub(crate) read_cluster: Cluster,
+    /// Calls the servers of both clusters by their IP addresses, not by their host names.
+    pub(crate) by_ip: bool,
 }
 
 /// Registry servers that are instances of an application, which the listed servers know.
@@ -38,8 +44,21 @@ pub(crate) struct Cluster {
     pub(crate) is_used: bool,
     /// VIP address of the servers.
     pub(crate) vip: String,
-    /// Calls the servers by their IP addresses, not by their host names.
-    pub(crate) by_ip: bool,
+}
+
+impl Cluster {
+    /// Checks that the VIP address is set if the cluster is used, and only then.
+    fn check(&self, vip: &str, switch: &str, advice: &'static str) -> Result<(), Error> {
+        if self.is_used && self.vip.is_empty() {
+            return Err(Error::new(Kind::Config, "build client")
+                .cause("the registry servers are instances of an application, but its VIP address is not set")
+                .advice(advice));
+        }
+        if !self.is_used && !self.vip.is_empty() {
+            tracing::warn!("{vip} has no effect without {switch}");
+        }
+        Ok(())
+    }
 }
 
 impl Default for ServerSettings {
@@ -47,6 +66,7 @@ impl Default for ServerSettings {
         Self {
             zones: Zones::default(),
             source: None,
+            members: None,
             uses_dns: false,
             dns: DnsServers::new("", 0),
             poll_interval: Duration::from_secs(300),
@@ -55,6 +75,8 @@ impl Default for ServerSettings {
             shuffle: true,
             expand_hosts: false,
             cluster: Cluster::default(),
+            read_cluster: Cluster::default(),
+            by_ip: false,
         }
     }
 }
@@ -78,12 +100,16 @@ impl ServerSettings {
         if !self.quarantine_threshold.is_finite() || self.quarantine_threshold < 0.0 {
             return invalid("the quarantine threshold is not a share of the servers", "set it to a number from 0 to 1");
         }
-        if self.cluster.is_used && self.cluster.vip.is_empty() {
-            return invalid(
-                "the registry servers are instances of an application, but its VIP address is not set",
-                "set eureka.client.transport.write-cluster-vip or call server_vip()",
-            );
-        }
+        self.cluster.check(
+            "eureka.client.transport.write-cluster-vip",
+            "eureka.client.transport.bootstrap-resolver-strategy=composite",
+            "set eureka.client.transport.write-cluster-vip or call server_vip()",
+        )?;
+        self.read_cluster.check(
+            "eureka.client.transport.read-cluster-vip",
+            "eureka.client.transport.bootstrap-resolver-for-query=false",
+            "set eureka.client.transport.read-cluster-vip or call read_server_vip()",
+        )?;
         if self.uses_dns {
             self.check_dns()?;
         }
@@ -151,6 +177,32 @@ impl ServerSource {
 impl fmt::Debug for ServerSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ServerSource")
+    }
+}
+
+type Listed = Pin<Box<dyn Future<Output = Result<Vec<ListedServer>, Error>> + Send>>;
+
+/// Look-up of the registry servers that are instances of an application.
+#[derive(Clone)]
+pub(crate) struct Members(Arc<dyn Fn() -> Listed + Send + Sync>);
+
+impl Members {
+    pub(crate) fn new<F, Fut>(look_up: F) -> Self
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Vec<ListedServer>, Error>> + Send + 'static,
+    {
+        Self(Arc::new(move || Box::pin(look_up())))
+    }
+
+    pub(crate) async fn servers(&self) -> Result<Vec<ListedServer>, BoxError> {
+        Ok((self.0)().await?)
+    }
+}
+
+impl fmt::Debug for Members {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Members")
     }
 }
 

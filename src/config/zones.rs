@@ -86,6 +86,14 @@ impl Zones {
         Some(zone.as_str()).filter(|zone| key(zone) != key(DEFAULT_ZONE))
     }
 
+    /// Returns the rank of a server in this zone: those of the region in their order, then all
+    /// others. If the own zone is not preferred, all have the same rank.
+    pub(crate) fn rank(&self, zone: Option<&str>) -> usize {
+        let zones = self.of_region();
+        let position = || zones.iter().position(|known| zone.is_some_and(|zone| key(zone) == key(known)));
+        if self.prefer_same { position().unwrap_or(zones.len()) } else { 0 }
+    }
+
     /// Returns each URL of the region once, those of the preferred zone first.
     #[cfg(feature = "peers")]
     pub(crate) fn urls(&self) -> Vec<ServiceUrl> {

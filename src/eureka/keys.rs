@@ -182,9 +182,15 @@ pub(crate) static CLIENT: &[Row] = &[
         |mut b, v| { b.config.servers.cluster.vip = v.text().to_owned(); Ok(b) })
         .netflix(&[("eureka.transport.writeClusterVip", Unit::Text)]),
     Row::new("eureka.client.transport.applications-resolver-use-ip", Unit::Flag, "false", "EurekaBuilder::server_vip",
-        |mut b, v| { b.config.servers.cluster.by_ip = v.flag()?; Ok(b) })
+        |mut b, v| { b.config.servers.by_ip = v.flag()?; Ok(b) })
         .netflix(&[("eureka.transport.applicationsResolverUseIp", Unit::Flag)]),
     Row::new("eureka.client.transport.sessioned-client-reconnect-interval-seconds", Unit::Seconds, "1200", "EurekaBuilder::session_duration",
+    Row::new("eureka.client.transport.bootstrap-resolver-for-query", Unit::Flag, "true", "EurekaBuilder::read_server_vip",
+        |mut b, v| { b.config.servers.read_cluster.is_used = !v.flag()?; Ok(b) })
+        .netflix(&[("eureka.transport.useBootstrapResolverForQuery", Unit::Flag)]),
+    Row::new("eureka.client.transport.read-cluster-vip", Unit::Text, "none", "EurekaBuilder::read_server_vip",
+        |mut b, v| { b.config.servers.read_cluster.vip = v.text().to_owned(); Ok(b) })
+        .netflix(&[("eureka.transport.readClusterVip", Unit::Text)]),
         |b, v| Ok(b.session_duration(v.positive_duration()?)))
         .netflix(&[("eureka.transport.sessionedClientReconnectIntervalSeconds", Unit::Seconds)]),
     Row::new("eureka.client.transport.retryable-client-quarantine-refresh-percentage", Unit::Share, "0.66", "EurekaBuilder::quarantine_threshold",
@@ -220,6 +226,9 @@ pub(crate) static CLIENT: &[Row] = &[
     Row::new("eureka.client.timeout.socket-timeout", Unit::Millis, "8000", "EurekaBuilder::read_timeout",
         |b, v| Ok(b.read_timeout(v.positive_duration()?))),
     Row::new("eureka.client.proxy-host", Unit::Text, "none", "EurekaBuilder::proxy",
+    Row::new("eureka.client.eureka-connection-idle-timeout-seconds", Unit::Seconds, "45", "EurekaBuilder::connection_idle_timeout",
+        |b, v| Ok(b.connection_idle_timeout(v.positive_duration()?)))
+        .netflix(&[("eureka.eurekaserver.connectionIdleTimeoutInSeconds", Unit::Seconds)]),
         |mut b, v| { b.security.proxy_host = Some(v.text().to_owned()); Ok(b) })
         .netflix(&[("eureka.eurekaServer.proxyHost", Unit::Text)]),
     Row::new("eureka.client.proxy-port", Unit::Port, "none", "EurekaBuilder::proxy",
@@ -285,7 +294,8 @@ const CODEC: &str = "there is one codec for each format";
 const BACKOFF: &str = "requests are repeated after 1 second, doubling up to the interval";
 const JAVA_HTTP: &str = "there is one HTTP client";
 const EXPERIMENTAL: &str = "it is an experiment of the Netflix client";
-const RESOLVER: &str = "the list of servers is used for all requests";
+const MEMBERS: &str = "the instances of a cluster are always looked up at a registry server";
+const WARM_UP: &str = "the first request waits for the list of servers";
 const POLL: &str = "set eureka.client.eureka-service-url-poll-interval-seconds";
 const CHECKS: &str = "current instances are checked at the interval, the first time within one";
 const AT_INSTANCES: &str = "picks read the current instances, without a cache";
@@ -327,8 +337,6 @@ pub(crate) const WITHOUT_MEANING: &[(&str, &str)] = &[
     ("eureka.eurekaServer.maxTotalConnections", JAVA_HTTP),
     ("eureka.client.eureka-server-total-connections-per-host", JAVA_HTTP),
     ("eureka.eurekaServer.maxConnectionsPerHost", JAVA_HTTP),
-    ("eureka.client.eureka-connection-idle-timeout-seconds", "idle connections are closed after 45 seconds"),
-    ("eureka.eurekaserver.connectionIdleTimeoutInSeconds", "idle connections are closed after 45 seconds"),
     ("eureka.client.timeout.connect-request-timeout", "requests never wait for a connection of the pool"),
     ("eureka.client.webclient.enabled", JAVA_HTTP),
     ("eureka.client.restclient.enabled", JAVA_HTTP),
@@ -342,13 +350,15 @@ pub(crate) const WITHOUT_MEANING: &[(&str, &str)] = &[
         "spring.cloud.discovery.client.simple.order",
         "static instances are those of applications that the registry does not have",
     ),
-    ("eureka.client.transport.bootstrap-resolver-*", RESOLVER),
-    ("eureka.transport.useBootstrapResolverForQuery", RESOLVER),
-    ("eureka.client.transport.use-bootstrap-resolver-for-query", RESOLVER),
-    ("eureka.client.transport.async-resolver-*", POLL),
-    ("eureka.transport.asyncResolver*", POLL),
-    ("eureka.client.transport.async-executor-thread-pool-size", RESOLVER),
-    ("eureka.transport.asyncExecutorThreadPoolSize", RESOLVER),
+    ("eureka.client.transport.bootstrap-resolver-refresh-interval-seconds", POLL),
+    ("eureka.client.transport.applications-resolver-data-staleness-threshold-seconds", MEMBERS),
+    ("eureka.transport.applicationsResolverDataStalenessThresholdSeconds", MEMBERS),
+    ("eureka.client.transport.async-resolver-refresh-interval-ms", POLL),
+    ("eureka.transport.asyncResolverRefreshIntervalMs", POLL),
+    ("eureka.client.transport.async-resolver-warm-up-timeout-ms", WARM_UP),
+    ("eureka.transport.asyncResolverWarmupTimeoutMs", WARM_UP),
+    ("eureka.client.transport.async-executor-thread-pool-size", ONE_TASK),
+    ("eureka.transport.asyncExecutorThreadPoolSize", ONE_TASK),
     ("eureka.environment", "it selects a file of the Netflix client"),
     ("eureka.datacenter", "it is displayed by Spring's dashboard"),
     ("eureka.client.props", "it selects a file of the Netflix client"),

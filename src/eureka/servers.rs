@@ -5,7 +5,9 @@ use tower::BoxError;
 use super::{Eureka, EurekaBuilder};
 #[cfg(feature = "dns")]
 use crate::config::DnsServers;
-use crate::config::{ClientConfig, Cluster, DEFAULT_ZONE, ListedServer, ServerSettings, ServerSource, ServiceUrl};
+use crate::config::{
+    ClientConfig, Cluster, DEFAULT_ZONE, ListedServer, Members, ServerSettings, ServerSource, ServiceUrl,
+};
 use crate::error::{Error, Kind};
 use crate::model::{InstanceStatus, host_in_url};
 use crate::transport::{HttpStack, RegistryServer, Transport};
@@ -14,9 +16,16 @@ impl Eureka {
     /// Returns the registry servers with their states, in the order in which they are tried.
     ///
     /// The result is empty before the first request if the servers are looked up. It contains no
-    /// credentials.
+    /// credentials. Servers that are only used for fetches come last.
     pub fn registry_servers(&self) -> Vec<RegistryServer> {
-        self.0.transport.registry_servers()
+        let mut servers = self.0.transport.registry_servers();
+        let for_fetches = self.0.for_fetches.iter().flat_map(Transport::registry_servers);
+        for server in for_fetches {
+            if !servers.iter().any(|known| known.url() == server.url()) {
+                servers.push(server);
+            }
+        }
+        servers
     }
 }
 
@@ -105,13 +114,24 @@ impl EurekaBuilder {
     /// Looks up the registry servers as the instances with this VIP address at the servers of the
     /// URLs, or of DNS or the [function](Self::server_source), which are used for nothing else.
     ///
-    /// Instances that are UP are called at their plain port, and at the path of
-    /// `eureka.client.eureka-server-u-r-l-context`, which `DnsServers::context` sets in code. The
-    /// look-up is repeated as described at [`server_source`](Self::server_source). Spring
+    /// Instances that are UP are called at their plain port, else at their secure one, and at the
+    /// path of `eureka.client.eureka-server-u-r-l-context`, which `DnsServers::context` sets in
+    /// code. Those in the own zone come first, by their metadata. The look-up is repeated as described at [`server_source`](Self::server_source). Spring
     /// `eureka.client.transport.write-cluster-vip`, with the `bootstrap-resolver-strategy`
     /// `composite`.
     pub fn server_vip(mut self, vip: impl Into<String>) -> Self {
-        (self.config.servers.cluster.is_used, self.config.servers.cluster.vip) = (true, vip.into());
+        self.config.servers.cluster = Cluster { is_used: true, vip: vip.into() };
+        self
+    }
+
+    /// Fetches the registry from other servers than those to which instances are registered: the
+    /// instances with this VIP address, which those servers know. Defaults to the same servers.
+    ///
+    /// They are called and looked up as described at [`server_vip`](Self::server_vip). Until one is
+    /// known, fetches fail. Spring `eureka.client.transport.read-cluster-vip`, with
+    /// `bootstrap-resolver-for-query` false.
+    pub fn read_server_vip(mut self, vip: impl Into<String>) -> Self {
+        self.config.servers.read_cluster = Cluster { is_used: true, vip: vip.into() };
         self
     }
 
@@ -188,30 +208,53 @@ impl EurekaBuilder {
     }
 }
 
-/// Creates the transport over these servers, or over those that are looked up with them.
-pub(super) fn transport(settings: &ServerSettings, servers: Vec<ListedServer>, stack: HttpStack) -> Transport {
+/// Creates the transport over these servers, or over those that are looked up with them, and the one
+/// of fetches of the registry if they have servers of their own.
+pub(super) fn transports(
+    settings: &ServerSettings,
+    servers: Vec<ListedServer>,
+    stack: &HttpStack,
+) -> (Transport, Option<Transport>) {
+    let ServerSettings { cluster, read_cluster, .. } = settings;
     let known = Transport::with_servers(settings, servers, stack.clone());
-    if !settings.cluster.is_used {
-        return known;
-    }
-    let (cluster, context) = (settings.cluster.clone(), settings.dns.context.clone());
-    let source = ServerSource::new(move || {
-        let (known, cluster, context) = (known.clone(), cluster.clone(), context.clone());
-        async move { members(&known, &cluster, &context).await }
-    });
-    let settings = ServerSettings { source: Some(source), uses_dns: false, ..settings.clone() };
-    Transport::with_servers(&settings, Vec::new(), stack)
+    let transport = if cluster.is_used { over(&known, cluster, settings, stack) } else { known };
+    let for_fetches = read_cluster.is_used.then(|| over(&transport, read_cluster, settings, stack));
+    (transport, for_fetches)
 }
 
-/// Returns the URLs of the registry servers that are instances of a cluster.
-async fn members(known: &Transport, cluster: &Cluster, context: &str) -> Result<String, Error> {
-    let applications = known.vip(&cluster.vip).await?;
-    let instances = applications.applications.iter().flat_map(|application| &application.instances);
-    let urls = instances.filter(|instance| instance.status() == InstanceStatus::Up).filter_map(|instance| {
-        let host = host_in_url(if cluster.by_ip { instance.ip_addr() } else { instance.host_name() }?);
-        Some(format!("http://{host}:{}/{}", instance.port().usable()?, context.trim_matches('/')))
+/// Creates the transport over the members of a cluster, which the servers of another one know.
+fn over(known: &Transport, cluster: &Cluster, settings: &ServerSettings, stack: &HttpStack) -> Transport {
+    let (known, vip, of_members) = (known.clone(), cluster.vip.clone(), settings.clone());
+    let members = Members::new(move || {
+        let (known, vip, settings) = (known.clone(), vip.clone(), of_members.clone());
+        async move { members(&known, &vip, &settings).await }
     });
-    Ok(urls.collect::<Vec<_>>().join(","))
+    let settings = ServerSettings { members: Some(members), ..settings.clone() };
+    Transport::with_servers(&settings, Vec::new(), stack.clone())
+}
+
+/// Returns the registry servers that are instances of a cluster. One without a plain port is called
+/// at its secure port.
+async fn members(known: &Transport, vip: &str, settings: &ServerSettings) -> Result<Vec<ListedServer>, Error> {
+    let context = settings.dns.context.trim_matches('/');
+    let applications = known.vip(vip).await?;
+    let instances = applications.applications.iter().flat_map(|application| &application.instances);
+    let mut servers: Vec<ListedServer> = Vec::new();
+    for instance in instances.filter(|instance| instance.status() == InstanceStatus::Up) {
+        let Some(host) = (if settings.by_ip { instance.ip_addr() } else { instance.host_name() }) else { continue };
+        let plain = instance.port().usable().map(|port| ("http", port));
+        let Some((scheme, port)) = plain.or_else(|| Some(("https", instance.secure_port().usable()?))) else {
+            continue;
+        };
+        let zone = instance.zone();
+        for url in ServiceUrl::parse_list(&format!("{scheme}://{}:{port}/{context}", host_in_url(host)))? {
+            if !servers.iter().any(|known| known.url.as_str() == url.as_str()) {
+                let rank = settings.zones.rank(zone);
+                servers.push(ListedServer { url, zone: zone.unwrap_or_default().into(), rank });
+            }
+        }
+    }
+    Ok(servers)
 }
 
 /// Returns the list of servers of checked settings. It is empty if the servers are looked up.

@@ -15,7 +15,7 @@ use tower::Service;
 use super::request::RequestBody;
 use crate::connect::Connector;
 use crate::sync::Mutex;
-use crate::time::jittered_by;
+use crate::time::{LONGEST_WAIT, jittered_by};
 
 /// Maximum age of a connection, shorter or longer by up to 20 %.
 pub(super) const CONNECTION_AGE: Duration = Duration::from_secs(300);
@@ -28,6 +28,7 @@ type Pool = Client<Connector, RequestBody>;
 #[derive(Clone)]
 pub(super) struct Sessions {
     connector: Connector,
+    idle_timeout: Duration,
     current: Arc<Mutex<Option<Session>>>,
 }
 
@@ -37,8 +38,9 @@ struct Session {
 }
 
 impl Sessions {
-    pub(super) fn new(connector: Connector) -> Self {
-        Self { connector, current: Arc::default() }
+    /// Creates the sessions. Connections that are idle for this time are closed.
+    pub(super) fn new(connector: Connector, idle_timeout: Duration) -> Self {
+        Self { connector, idle_timeout: idle_timeout.min(LONGEST_WAIT), current: Arc::default() }
     }
 
     /// Closes the idle connections. A later request opens a new one.
@@ -54,7 +56,7 @@ impl Sessions {
         }
         let pool = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(Duration::from_secs(45))
+            .pool_idle_timeout(self.idle_timeout)
             .build(self.connector.clone());
         *current = Some(Session { pool: pool.clone(), ends: now + jittered_by(CONNECTION_AGE, 0.2) });
         pool
@@ -109,7 +111,8 @@ mod tests {
                 });
             }
         });
-        let mut sessions = Sessions::new(Connector::new(Duration::from_secs(5), &TlsSettings::default()));
+        let mut sessions =
+            Sessions::new(Connector::new(Duration::from_secs(5), &TlsSettings::default()), CONNECTION_AGE);
         let mut seen = Vec::new();
         for _ in 0..14 {
             let response = sessions.call(Request::get(&url).body(RequestBody::default()).unwrap()).await.unwrap();

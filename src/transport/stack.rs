@@ -60,7 +60,7 @@ impl HttpStack {
     pub(crate) fn hyper(config: &ClientConfig) -> Self {
         let connector =
             Connector::new(config.connect_timeout, &config.tls).names(&config.names).through(&config.proxies);
-        let sessions = Sessions::new(connector);
+        let sessions = Sessions::new(connector, config.idle_timeout);
         let hyper = ProxyAuthorization::new(sessions.clone(), &config.proxies);
         Self { sessions: Some(sessions), ..Self::over(hyper, config) }
     }

@@ -310,6 +310,62 @@ async fn servers_that_are_instances_are_looked_up_at_the_others() {
     assert!(error.is_config() && error.to_string().contains("write-cluster-vip"), "{error}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn registry_is_fetched_from_the_cluster_for_reads_and_written_to_the_other() {
+    let registry = Scripted::new(move |asked| {
+        let member = |id: &str, zone: &str| {
+            let builder = Instance::builder("readers").id(id).host_name(id).ip_addr("10.0.0.1").metadata("zone", zone);
+            if id == "secure" { builder.secure_port(8443).port_enabled(false) } else { builder.port(7001) }
+                .build()
+                .unwrap()
+        };
+        match &*asked.line {
+            "GET /vips/readers" => {
+                Reply::Json(list(&[member("far", "z2"), member("near", "Z1"), member("secure", "z1")]))
+            }
+            line if line.starts_with("GET") => sound(),
+            _ => Reply::Status(204),
+        }
+    });
+    let settings = |for_query: &str| {
+        let settings = [
+            ("eureka.client.service-url.defaultZone", "http://known/eureka"),
+            ("eureka.client.transport.bootstrap-resolver-for-query", for_query),
+            ("eureka.client.transport.read-cluster-vip", "readers"),
+            ("eureka.client.availability-zones.us-east-1", "z1"),
+            ("eureka.client.eureka-server-u-r-l-context", "eureka"),
+        ];
+        let builder = Settings::builder().environment([("", ""); 0]).without_files();
+        settings.into_iter().fold(builder, |builder, (name, value)| builder.property(name, value)).load().unwrap()
+    };
+    let build = |for_query: &str| {
+        let builder = Eureka::builder_from(&settings(for_query)).unwrap();
+        builder.shuffle_servers(false).http_service(registry.clone()).build()
+    };
+    let client = build("false").unwrap();
+    client.ready().await.unwrap();
+    assert_eq!(hosts(&registry.asked()), ["known", "near"]);
+    let listed = ["http://known/", "http://near:7001/", "https://secure:8443/", "http://far:7001/"];
+    assert_eq!(urls(&client), listed.map(|url| format!("{url}eureka/")));
+    let servers = client.registry_servers();
+    assert_eq!((servers[1].zone(), servers[1].serves_reads()), (Some("Z1"), true));
+    client.transport().register(&instance("orders", "a")).await.unwrap();
+    client.transport().heartbeat("ORDERS", "a", InstanceStatus::Up, 1).await.unwrap();
+    assert_eq!(hosts(&registry.asked())[2..], ["known", "known"]);
+    client.refresh().await.unwrap();
+    assert_eq!(hosts(&registry.asked())[4..], ["near"]);
+
+    let (log, _logging) = Log::start(tracing::Level::WARN);
+    let same = build("true").unwrap();
+    same.ready().await.unwrap();
+    assert_eq!(hosts(&registry.asked())[5..], ["known"]);
+    assert!(log.text().contains("read-cluster-vip has no effect without"), "{}", log.text());
+    let without_vip = [("eureka.client.transport.bootstrap-resolver-for-query", "false")];
+    let without_vip = Settings::builder().environment(without_vip).without_files().load().unwrap();
+    let error = Eureka::builder_from(&without_vip).unwrap().build().unwrap_err();
+    assert!(error.is_config() && error.to_string().contains("read-cluster-vip"), "{error}");
+}
+
 #[tokio::test]
 async fn each_address_of_a_host_is_a_server() {
     let registry = registry(&Arc::default());

@@ -34,6 +34,12 @@ type Find = Box<dyn Fn() -> Found + Send + Sync>;
 
 /// Returns the function that lists the servers, if their list or the addresses in it may change.
 fn list_of(settings: &ServerSettings, listed: &[ListedServer]) -> Option<Find> {
+    if let Some(members) = settings.members.clone() {
+        return Some(Box::new(move || {
+            let members = members.clone();
+            Box::pin(async move { members.servers().await })
+        }));
+    }
     #[cfg(feature = "dns")]
     if settings.uses_dns {
         let lookup = DnsLookup::new(&settings.dns, &settings.zones);
