@@ -231,6 +231,9 @@ impl Eureka {
                     let transport = self.0.for_fetches.as_ref().unwrap_or(&self.0.transport);
                     let started = RegistryCache::start(transport.clone(), &self.0.config);
                     let clients = self.0.clients.clone();
+                    for name in clients.preloaded() {
+                        Selection::name(&name).lookups().iter().for_each(|lookup| started.keep(lookup));
+                    }
                     started.on_idle(move |idle| clients.drop_idle(idle));
                     registry.insert(started).clone()
                 }
@@ -485,6 +488,7 @@ impl EurekaBuilder {
         let (transport, for_fetches) =
             (transport.with_regions(regions), for_fetches.map(|transport| transport.with_regions(regions)));
         let mut balancing = self.balancing;
+        let eager = std::mem::take(&mut balancing.eager);
         balancing.or_own_zone(config.servers.zones.configured_zone());
         if enabled && balancing.lacks_zone() {
             tracing::warn!(
@@ -494,7 +498,8 @@ impl EurekaBuilder {
         }
         let options = balancing.options();
         let (registry, chooser, instance_service) = (Mutex::default(), Mutex::default(), self.instance_service);
-        let (clients, registrars) = (Arc::default(), Registrars::default());
+        let (clients, registrars) = (Arc::<Clients>::default(), Registrars::default());
+        clients.preload(eager);
         Ok(Eureka(Arc::new(Inner {
             transport,
             for_fetches,

@@ -72,6 +72,11 @@ impl Clients {
         }
     }
 
+    /// Returns the applications that are preloaded.
+    pub(crate) fn preloaded(&self) -> Vec<Box<str>> {
+        self.0.lock().preloaded.clone()
+    }
+
     /// Returns the snapshots of each client, in the order of their creation.
     pub(crate) fn snapshots(&self) -> Vec<Vec<Snapshot>> {
         self.present().iter().map(|client| client.snapshots()).collect()

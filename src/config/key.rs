@@ -71,7 +71,8 @@ impl<B> Key<B> {
     #[cfg(feature = "server")]
     pub(crate) fn check_not_blank(&self, settings: &Settings) -> Result<(), InvalidSetting> {
         let parts = map_parts(self.name);
-        let key_of = |entry: &Entry| parts.and_then(|(prefix, suffix)| entry.map_key(prefix, suffix)).map(relaxed);
+        let key_of =
+            |entry: &Entry| parts.and_then(|(prefix, suffix)| entry.map_key(prefix, suffix)).as_deref().map(relaxed);
         for entry in settings.entries().filter(|entry| is_name_of(self.name, entry)) {
             // A placeholder without a value is an error of the value that counts.
             if settings.resolve(entry).is_ok_and(|resolved| !resolved.text.trim().is_empty()) {

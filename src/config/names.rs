@@ -72,6 +72,28 @@ pub(super) fn dotted_key<'n>(prefix: &str, suffix: &str, name: &'n str) -> Optio
     (uniform(end) == uniform(&suffix[1..])).then_some(key)
 }
 
+/// Returns both keys of the user's in a name with dots, separated by a slash: `orders/default` in
+/// `lb.clients.orders.hint.default` after the prefix `lb.clients`, with the middle part `hint`.
+pub(super) fn dotted_keys(prefix: &str, middle: &str, name: &str) -> Option<String> {
+    let rest = rest_after(prefix, name)?;
+    let (first, end) = match rest.strip_prefix(".[").or_else(|| rest.strip_prefix('[')) {
+        Some(rest) => rest.split_once("].")?,
+        None => rest.strip_prefix('.')?.split_once('.')?,
+    };
+    let second = rest_after(middle, end)?;
+    let second = second.strip_prefix('.').unwrap_or(second).trim_matches(['[', ']']);
+    (!first.is_empty() && !second.is_empty()).then(|| format!("{first}/{second}"))
+}
+
+/// Returns both keys of the user's in the rest of a variable's name, separated by a slash:
+/// `ORDERS/DEFAULT` in `ORDERS_HINT_DEFAULT`.
+pub(super) fn variable_keys(rest: &str, middle: &str) -> Option<String> {
+    rest.match_indices('_').filter(|(at, _)| *at > 0).find_map(|(at, _)| {
+        let second = after(middle, &rest[at..])?.strip_prefix('_').filter(|second| !second.is_empty())?;
+        Some(format!("{}/{second}", &rest[..at]))
+    })
+}
+
 /// Returns the user's key in the rest of a variable's name, before a suffix that begins with a dot:
 /// `ORDERS` in `ORDERS_RETRY_ENABLED` before `.retry.enabled`.
 pub(super) fn variable_key<'n>(rest: &'n str, suffix: &str) -> Option<&'n str> {
@@ -81,6 +103,12 @@ pub(super) fn variable_key<'n>(rest: &'n str, suffix: &str) -> Option<&'n str> {
     }
     let mut keys = rest.match_indices('_').filter(|(at, _)| relaxed(&rest[*at..]) == suffix);
     keys.next_back().map(|(at, _)| &rest[..at]).filter(|key| !key.is_empty())
+}
+
+/// Returns the part between both keys of the user's, if the suffix of a map ends in a second one:
+/// `hint` for `.hint.<name>`.
+pub(super) fn middle_of(suffix: &str) -> Option<&str> {
+    suffix.strip_prefix('.')?.split_once(".<").map(|(middle, _)| middle)
 }
 
 /// Returns the parts of the name of a map before and after the user's key.
@@ -170,6 +198,32 @@ mod tests {
             ("ORDERS_MAXRETRIES", None),
         ] {
             assert_eq!(variable_key(rest, suffix), key, "{rest}");
+        }
+    }
+
+    #[test]
+    fn name_of_a_map_may_have_two_keys() {
+        let (prefix, suffix) = map_parts("lb.clients.<service>.health-check.path.<name>").unwrap();
+        let middle = middle_of(suffix).unwrap();
+        assert_eq!((middle, middle_of(".retry.enabled"), middle_of("")), ("health-check.path", None, None));
+        for (name, keys) in [
+            ("lb.clients.orders.health-check.path.default", Some("orders/default")),
+            ("lb.clients.order-service.healthCheck.path.order-service", Some("order-service/order-service")),
+            ("lb.clients[my.orders].health-check.path[my.orders]", Some("my.orders/my.orders")),
+            ("lb.clients.orders.health-check.path", None),
+            ("lb.clients.orders.health-check.port", None),
+            ("lb.clients.orders", None),
+        ] {
+            assert_eq!(dotted_keys(prefix, middle, name).as_deref(), keys, "{name}");
+        }
+        for (rest, keys) in [
+            ("ORDERS_HEALTHCHECK_PATH_DEFAULT", Some("ORDERS/DEFAULT")),
+            ("ORDER_SERVICE_HEALTH_CHECK_PATH_ORDER_SERVICE", Some("ORDER_SERVICE/ORDER_SERVICE")),
+            ("ORDERS_HEALTHCHECK_PATH", None),
+            ("ORDERS_HEALTHCHECK_PATH_", None),
+            ("_HEALTHCHECK_PATH_DEFAULT", None),
+        ] {
+            assert_eq!(variable_keys(rest, middle).as_deref(), keys, "{rest}");
         }
     }
 

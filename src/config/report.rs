@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::Settings;
 use super::key::is_name_of;
-use super::names::{distance, relaxed};
+use super::names::{after, distance, map_parts, relaxed};
 use super::source::{Entry, Place};
 
 /// Known names of settings, for [`Settings::report`]. A name that ends in `*`, or has a part like
@@ -59,13 +59,20 @@ impl Settings {
     }
 }
 
-/// Returns the known name that is most similar. The user's key in a map does not count.
+/// Returns the known name that is most similar. The user's keys in a map do not count.
 fn nearest_name<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
-    let key = name.rsplit(['.', '_']).next().unwrap_or_default();
-    let distances = known.iter().map(|known| {
-        let whole = known.split_once('<').map(|(prefix, _)| format!("{prefix}{key}"));
-        (distance(&relaxed(name), &relaxed(whole.as_deref().unwrap_or(known))), *known)
-    });
+    let last = name.rsplit(['.', '_']).next().unwrap_or_default();
+    let with_keys = |known: &str| match map_parts(known) {
+        None => known.to_owned(),
+        Some((prefix, "")) => format!("{prefix}.{last}"),
+        Some((prefix, suffix)) => {
+            let rest = after(prefix, name).map(|rest| rest.trim_start_matches(['.', '_']));
+            let key = rest.and_then(|rest| rest.split(['.', '_']).next()).unwrap_or_default();
+            let second = suffix.split_once('<').map(|(suffix, _)| format!("{suffix}{last}"));
+            format!("{prefix}.{key}{}", second.as_deref().unwrap_or(suffix))
+        }
+    };
+    let distances = known.iter().map(|known| (distance(&relaxed(name), &relaxed(&with_keys(known))), *known));
     let (distance, known) = distances.min_by_key(|(distance, _)| *distance)?;
     (distance <= relaxed(name).len() / 4).then_some(known)
 }

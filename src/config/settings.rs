@@ -195,7 +195,7 @@ impl Settings {
                 }
             }
         }
-        Ok(map.into_iter().map(|(_, value)| value).filter(|value| !value.text().is_empty()).collect())
+        Ok(map.into_iter().map(|(_, value)| value).filter(|value| !value.is_blank()).collect())
     }
 
     /// Returns the value of the entries of one setting: several if it is a list.
@@ -311,7 +311,7 @@ fn map_in_source<'e>(source: &'e [Entry], name: &str, with_variables: bool) -> V
             continue;
         }
         let Some(key) = entry.map_key(prefix, suffix).filter(|key| !key.is_empty()) else { continue };
-        let key = if entry.is_variable() { key.to_ascii_lowercase().replace('_', ".") } else { key.to_owned() };
+        let key = if entry.is_variable() { key.to_ascii_lowercase().replace('_', ".") } else { key.into_owned() };
         let key = match index_of(&key) {
             Some((at, _)) => key[..at].to_owned(),
             None => without_brackets(&key),

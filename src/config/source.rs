@@ -1,10 +1,13 @@
 //! Entries of the sources: name, value and origin.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::names::{after, dotted_key, relaxed, rest_after, uniform, variable_key};
+use super::names::{
+    after, dotted_key, dotted_keys, middle_of, relaxed, rest_after, uniform, variable_key, variable_keys,
+};
 use super::report::{is_port_link, is_service_link};
 
 /// Origin of an entry.
@@ -57,14 +60,22 @@ impl Entry {
     }
 
     /// Returns the user's key in the name of an entry of a map, between the prefix and the suffix
-    /// of the setting.
-    pub(super) fn map_key(&self, prefix: &str, suffix: &str) -> Option<&str> {
+    /// of the setting. If the suffix ends in a second key, a slash separates both.
+    pub(super) fn map_key(&self, prefix: &str, suffix: &str) -> Option<Cow<'_, str>> {
+        let rest_of_variable = || after(prefix, &self.name)?.strip_prefix('_');
+        if let Some(middle) = middle_of(suffix) {
+            let keys = match self.is_variable() {
+                true => variable_keys(rest_of_variable()?, middle),
+                false => dotted_keys(prefix, middle, &self.name),
+            };
+            return keys.map(Cow::from);
+        }
         if self.is_variable() {
-            return variable_key(after(prefix, &self.name)?.strip_prefix('_')?, suffix);
+            return variable_key(rest_of_variable()?, suffix).map(Cow::from);
         }
         // An element of a list has its index at the end.
         let of_list = || dotted_key(prefix, suffix, self.name.strip_suffix(']')?.rsplit_once('[')?.0);
-        dotted_key(prefix, suffix, &self.name).or_else(of_list)
+        dotted_key(prefix, suffix, &self.name).or_else(of_list).map(Cow::from)
     }
 
     /// Returns `true` if the entry counts as unset: a blank value, or the URL that Kubernetes sets

@@ -14,6 +14,8 @@ use crate::secret::Secret;
 #[allow(dead_code, reason = "which units the tables use depends on the features")]
 pub(crate) enum Unit {
     Text,
+    /// Text that a file may set to nothing, in a map.
+    TextOrNothing,
     Flag,
     /// Duration. A bare number is in seconds.
     Seconds,
@@ -38,7 +40,7 @@ impl Unit {
     #[allow(dead_code, reason = "the table of the documentation is made by a test")]
     pub(crate) fn shown(self) -> &'static str {
         match self {
-            Self::Text => "text",
+            Self::Text | Self::TextOrNothing => "text",
             Self::Flag => "true or false",
             Self::Seconds => "seconds",
             Self::Millis => "milliseconds",
@@ -113,9 +115,20 @@ impl Value {
         &self.key
     }
 
+    /// Returns the same value with another key of the user's.
+    #[cfg(feature = "client")]
+    pub(crate) fn with_key(&self, key: &str) -> Self {
+        Self { key: key.to_owned(), ..self.clone() }
+    }
+
     /// Returns `true` if the user's key comes from the name of a variable, which has no dashes.
     pub(crate) fn has_variable_key(&self) -> bool {
         self.is_variable
+    }
+
+    /// Returns `true` for an empty value that counts as unset.
+    pub(super) fn is_blank(&self) -> bool {
+        self.text().is_empty() && self.unit != Unit::TextOrNothing
     }
 
     /// Returns the elements of a value that is a list in its source.

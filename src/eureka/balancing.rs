@@ -1,6 +1,7 @@
 //! Settings of calls by name: those of Spring Cloud LoadBalancer, for all applications
 //! ([`LOADBALANCER`]) and for single ones ([`BY_SERVICE`]).
 
+mod api_version;
 mod own_zone;
 mod pipeline;
 #[cfg(test)]
@@ -11,7 +12,8 @@ use std::time::Duration;
 
 use http::HeaderName;
 
-use self::pipeline::{ApiVersion, Pipeline};
+use self::api_version::{ApiVersion, MediaType};
+use self::pipeline::Pipeline;
 use super::{Eureka, EurekaBuilder};
 use crate::client::{Backoff, CallOptions, RetryPolicy};
 use crate::config::{InvalidSetting, Key, Settings, Unit, Value, names};
@@ -33,6 +35,8 @@ pub(super) struct Balancing {
     approximates_zone: bool,
     /// Calls instances of any status, as Java does without its filter.
     pub(super) any_status: bool,
+    /// Applications whose calls are prepared in each client.
+    pub(super) eager: Vec<Box<str>>,
 }
 
 /// Settings of one application.
@@ -48,9 +52,9 @@ struct Service {
 #[derive(Clone, Debug, Default)]
 struct Balanced {
     pipeline: Pipeline,
-    health_check_path: Option<Arc<str>>,
+    health_check_path: ByName,
     health_check_port: Option<u16>,
-    hint: Option<Arc<str>>,
+    hint: ByName,
     hint_header: Option<HeaderName>,
     adds_cookie: Option<bool>,
     x_forwarded: Option<bool>,
@@ -60,6 +64,20 @@ struct Balanced {
     statuses: Option<Vec<u16>>,
     backoff: BackoffSettings,
     ready_timeout: Option<Duration>,
+}
+
+/// Value of a setting that is a map of applications in Spring.
+#[derive(Clone, Debug, Default)]
+struct ByName {
+    any: Option<Arc<str>>,
+    /// Value for the application itself, within the settings of that application.
+    own: Option<Arc<str>>,
+}
+
+impl ByName {
+    fn get(&self) -> Option<&Arc<str>> {
+        self.own.as_ref().or(self.any.as_ref())
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -103,6 +121,25 @@ impl Balancing {
         &mut service.set
     }
 
+    /// Checks the settings that depend on each other.
+    pub(super) fn check(&self) -> Result<(), InvalidSetting> {
+        let has_conflict = |set: &Balanced| set.pipeline.over(&self.all.pipeline).has_version_conflict();
+        if has_conflict(&self.all) || self.services.iter().any(|service| has_conflict(&service.set)) {
+            return Err(InvalidSetting::other(
+                "spring.cloud.loadbalancer.api-version.required: expected false, since api-version.default is the \
+                 version of requests without one (remove one of them)",
+            ));
+        }
+        let lacks_place = |set: &Balanced| set.pipeline.over(&self.all.pipeline).lacks_version();
+        if lacks_place(&self.all) || self.services.iter().any(|service| lacks_place(&service.set)) {
+            tracing::warn!(
+                "api-version has no effect: set spring.cloud.loadbalancer.api-version.header, query-parameter, \
+                 path-segment, media-type-parameters or default"
+            );
+        }
+        Ok(())
+    }
+
     /// Returns `true` if calls prefer a zone that is unknown.
     pub(super) fn lacks_zone(&self) -> bool {
         let lacks = |set: &Balanced| set.pipeline.over(&self.all.pipeline).lacks_zone();
@@ -115,13 +152,13 @@ impl Balanced {
     /// all applications count as well.
     fn apply(&self, all: &Self, mut options: CallOptions) -> CallOptions {
         options = self.pipeline.apply(&all.pipeline, options);
-        if let Some(path) = &self.health_check_path {
+        if let Some(path) = self.health_check_path.get() {
             options = options.health_check_path(path.clone());
         }
         if let Some(port) = self.health_check_port {
             options = options.health_check_port(port);
         }
-        if let Some(hint) = &self.hint {
+        if let Some(hint) = self.hint.get() {
             options = options.hint(hint.clone());
         }
         if let Some(header) = &self.hint_header {
@@ -219,16 +256,46 @@ fn for_key(
     value: &Value,
     set: impl Fn(&mut Balanced, &Value) -> Result<(), InvalidSetting>,
 ) -> Result<EurekaBuilder, InvalidSetting> {
-    if value.key() == "default" { for_all(builder, value, set) } else { for_service(builder, value, set) }
+    if is_default(value.key()) { for_all(builder, value, set) } else { for_service(builder, value, set) }
+}
+
+fn is_default(key: &str) -> bool {
+    key.eq_ignore_ascii_case("default")
+}
+
+/// Sets a value within the settings of one application, which has it as a map of applications: the
+/// entry of the application itself takes precedence over `default`, and others have no meaning.
+fn for_own_key(
+    builder: EurekaBuilder,
+    value: &Value,
+    map: fn(&mut Balanced) -> &mut ByName,
+) -> Result<EurekaBuilder, InvalidSetting> {
+    let (service, name) = value.key().split_once('/').unwrap_or((value.key(), "default"));
+    let set = |builder, set: fn(&mut ByName, Arc<str>)| {
+        for_service(builder, &value.with_key(service), |balanced, value| {
+            set(map(balanced), value.text().into());
+            Ok(())
+        })
+    };
+    if is_default(name) {
+        set(builder, |map, text| map.any = Some(text))
+    } else if names::relaxed(name) == names::relaxed(service) {
+        set(builder, |map, text| map.own = Some(text))
+    } else {
+        tracing::warn!("setting without effect: {}: {name} is another application than {service}", value.place());
+        Ok(builder)
+    }
 }
 
 /// Makes both tables: `both` has the settings of all applications, which
-/// `spring.cloud.loadbalancer.clients.<service>` has for each.
+/// `spring.cloud.loadbalancer.clients.<service>` has for each. `maps` has those of single
+/// applications that end in a second key.
 macro_rules! tables {
     (
         both: { $($name:literal, $unit:ident, $default:literal, $method:literal, $set:expr;)* }
         all: { $($all_name:literal, $all_unit:ident, $all_default:literal, $all_method:literal, $all_set:expr;)* }
         service: { $($own_name:literal, $own_unit:ident, $own_method:literal, $own_set:expr;)* }
+        maps: { $($map_name:literal, $map_unit:ident, $map_method:literal, $map_set:expr;)* }
     ) => {
         /// Settings of calls by name.
         pub(crate) static LOADBALANCER: &[Row] = &[
@@ -250,6 +317,10 @@ macro_rules! tables {
             $(Row::new(
                 concat!("spring.cloud.loadbalancer.clients.<service>.", $own_name), Unit::$own_unit, "", $own_method,
                 |b, v| for_service(b, v, $own_set),
+            ),)*
+            $(Row::new(
+                concat!("spring.cloud.loadbalancer.clients.<service>.", $map_name), Unit::$map_unit, "", $map_method,
+                $map_set,
             ),)*
         ];
     };
@@ -285,8 +356,10 @@ tables! {
             |s, v| { api_version(s).path_segment = Some(v.count()?); Ok(()) };
         "api-version.default", Text, "none", "ByLabel::default_value",
             |s, v| { api_version(s).default = Some(v.text().into()); Ok(()) };
+        "api-version.required", Flag, "false", "ByLabel::required",
+            |s, v| { api_version(s).required = Some(v.flag()?); Ok(()) };
         "api-version.fallback-to-available-instances", Flag, "false", "ByLabel::required, reversed",
-            |s, v| { api_version(s).falls_back = v.flag()?; Ok(()) };
+            |s, v| { api_version(s).falls_back = Some(v.flag()?); Ok(()) };
         "retry.enabled", Flag, "true", "RetryPolicy::attempts",
             |s, v| { s.retries_enabled = Some(v.flag()?); Ok(()) };
         "retry.max-retries-on-next-service-instance", Count, "2", "RetryPolicy::attempts",
@@ -307,31 +380,78 @@ tables! {
     all: {
         "eureka.approximate-zone-from-hostname", Flag, "false", "ZoneAware::new",
             |mut b, v| { b.balancing.approximates_zone = v.flag()?; Ok(b) };
-        "health-check.path.<service>", Text, "the registered URL", "CallOptions::health_check_path",
-            |b, v| for_key(b, v, |s, v| { s.health_check_path = Some(v.text().into()); Ok(()) });
+        "health-check.path.<service>", TextOrNothing, "the registered URL", "CallOptions::health_check_path",
+            |b, v| for_key(b, v, |s, v| { s.health_check_path.any = Some(v.text().into()); Ok(()) });
         "hint.<service>", Text, "default", "CallOptions::hint", hint;
+        "api-version.media-type-parameters.<type>", Text, "none", "ByLabel::by",
+            |b, v| for_all(b, v, media_type);
         "service-discovery.timeout", Millis, "3000", "EurekaBuilder::ready_timeout",
             |b, v| Ok(b.ready_timeout(v.duration()?));
+        "eager-load.clients", List, "none", "Eureka::preload", eager_load;
     }
     service: {
         "service-discovery.timeout", Millis, "CallOptions::ready_timeout",
             |s, v| { s.ready_timeout = Some(v.duration()?); Ok(()) };
     }
+    maps: {
+        "health-check.path.<name>", TextOrNothing, "CallOptions::health_check_path",
+            |b, v| for_own_key(b, v, |s| &mut s.health_check_path);
+        "hint.<name>", Text, "CallOptions::hint", own_hint;
+        "api-version.media-type-parameters.<type>", Text, "ByLabel::by",
+            |b, v| {
+                let (service, kind) = v.key().split_once('/').unwrap_or((v.key(), ""));
+                for_service(b, &v.with_key(service), |s, _| media_type(s, &v.with_key(kind)))
+            };
+    }
 }
 
 /// Sets the hint of one application or of all.
 fn hint(builder: EurekaBuilder, value: &Value) -> Result<EurekaBuilder, InvalidSetting> {
-    // The name of the variable of `hint-header-name`, if it is written with underscores.
-    if value.has_variable_key() && names::relaxed(value.key()) == "headername" {
-        return for_all(builder, value, |set, value| {
-            set.hint_header = Some(header(value)?);
-            Ok(())
-        });
+    if is_header_name(value, value.key()) {
+        return Ok(builder);
     }
     for_key(builder, value, |set, value| {
-        set.hint = Some(value.text().into());
+        set.hint.any = Some(value.text().into());
         Ok(())
     })
+}
+
+/// Sets the hint within the settings of one application.
+fn own_hint(builder: EurekaBuilder, value: &Value) -> Result<EurekaBuilder, InvalidSetting> {
+    match value.key().split_once('/') {
+        Some((_, name)) if is_header_name(value, name) => Ok(builder),
+        _ => for_own_key(builder, value, |set| &mut set.hint),
+    }
+}
+
+/// Returns `true` for the variable of `hint-header-name` with underscores for the dashes, which has
+/// the form of a hint.
+fn is_header_name(value: &Value, key: &str) -> bool {
+    value.has_variable_key() && names::relaxed(key) == "headername"
+}
+
+/// Sets the parameter of a media type, which is the user's key.
+fn media_type(set: &mut Balanced, value: &Value) -> Result<(), InvalidSetting> {
+    // The name of a variable has no slash.
+    let name = match value.has_variable_key() {
+        true => value.key().replacen('.', "/", 1),
+        false => value.key().to_owned(),
+    };
+    let wanted = MediaType::new(&name, value.text());
+    let wanted = wanted.ok_or_else(|| value.refused("the key is no media type (write it like application/json)"))?;
+    let known = api_version(set).media_types.get_or_insert_default();
+    known.retain(|known| !known.is_same(&wanted));
+    known.push(wanted);
+    Ok(())
+}
+
+/// Sets the applications whose calls are prepared.
+fn eager_load(mut builder: EurekaBuilder, value: &Value) -> Result<EurekaBuilder, InvalidSetting> {
+    for name in value.list() {
+        Selection::name(name).check().map_err(|error| value.refused(error))?;
+        builder.balancing.eager.push(name.into());
+    }
+    Ok(builder)
 }
 
 fn api_version(set: &mut Balanced) -> &mut ApiVersion {

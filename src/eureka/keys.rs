@@ -60,6 +60,7 @@ impl Eureka {
 pub(super) fn apply_balancing(settings: &Settings, builder: EurekaBuilder) -> Result<EurekaBuilder, InvalidSetting> {
     let mut builder = apply(settings, BY_SERVICE, apply(settings, LOADBALANCER, builder)?)?;
     builder = apply(settings, STATUSES, builder)?;
+    builder.balancing.check()?;
     builder.balancing.read_own_zone(settings)?;
     Ok(builder)
 }
@@ -93,7 +94,7 @@ fn report(settings: &Settings) {
         read: &read.collect::<Vec<_>>(),
         netflix: &netflix.collect::<Vec<_>>(),
         without_meaning: &[WITHOUT_MEANING, INSTANCE_WITHOUT_MEANING].concat(),
-        unsupported: &[UNSUPPORTED, INSTANCE_UNSUPPORTED].concat(),
+        unsupported: INSTANCE_UNSUPPORTED,
     };
     settings.report(FAMILIES, &known);
 }
@@ -102,7 +103,7 @@ fn report(settings: &Settings) {
 /// here.
 #[cfg(feature = "server")]
 pub(crate) fn spring_properties() -> impl Iterator<Item = &'static str> {
-    let others = [WITHOUT_MEANING, UNSUPPORTED, INSTANCE_WITHOUT_MEANING, INSTANCE_UNSUPPORTED];
+    let others = [WITHOUT_MEANING, INSTANCE_WITHOUT_MEANING, INSTANCE_UNSUPPORTED];
     read_names().chain(others.into_iter().flatten().map(|(name, _)| *name))
 }
 
@@ -184,13 +185,13 @@ pub(crate) static CLIENT: &[Row] = &[
     Row::new("eureka.client.transport.applications-resolver-use-ip", Unit::Flag, "false", "EurekaBuilder::server_vip",
         |mut b, v| { b.config.servers.by_ip = v.flag()?; Ok(b) })
         .netflix(&[("eureka.transport.applicationsResolverUseIp", Unit::Flag)]),
-    Row::new("eureka.client.transport.sessioned-client-reconnect-interval-seconds", Unit::Seconds, "1200", "EurekaBuilder::session_duration",
     Row::new("eureka.client.transport.bootstrap-resolver-for-query", Unit::Flag, "true", "EurekaBuilder::read_server_vip",
         |mut b, v| { b.config.servers.read_cluster.is_used = !v.flag()?; Ok(b) })
         .netflix(&[("eureka.transport.useBootstrapResolverForQuery", Unit::Flag)]),
     Row::new("eureka.client.transport.read-cluster-vip", Unit::Text, "none", "EurekaBuilder::read_server_vip",
         |mut b, v| { b.config.servers.read_cluster.vip = v.text().to_owned(); Ok(b) })
         .netflix(&[("eureka.transport.readClusterVip", Unit::Text)]),
+    Row::new("eureka.client.transport.sessioned-client-reconnect-interval-seconds", Unit::Seconds, "1200", "EurekaBuilder::session_duration",
         |b, v| Ok(b.session_duration(v.positive_duration()?)))
         .netflix(&[("eureka.transport.sessionedClientReconnectIntervalSeconds", Unit::Seconds)]),
     Row::new("eureka.client.transport.retryable-client-quarantine-refresh-percentage", Unit::Share, "0.66", "EurekaBuilder::quarantine_threshold",
@@ -225,10 +226,10 @@ pub(crate) static CLIENT: &[Row] = &[
         |b, v| Ok(b.connect_timeout(v.positive_duration()?))),
     Row::new("eureka.client.timeout.socket-timeout", Unit::Millis, "8000", "EurekaBuilder::read_timeout",
         |b, v| Ok(b.read_timeout(v.positive_duration()?))),
-    Row::new("eureka.client.proxy-host", Unit::Text, "none", "EurekaBuilder::proxy",
     Row::new("eureka.client.eureka-connection-idle-timeout-seconds", Unit::Seconds, "45", "EurekaBuilder::connection_idle_timeout",
         |b, v| Ok(b.connection_idle_timeout(v.positive_duration()?)))
         .netflix(&[("eureka.eurekaserver.connectionIdleTimeoutInSeconds", Unit::Seconds)]),
+    Row::new("eureka.client.proxy-host", Unit::Text, "none", "EurekaBuilder::proxy",
         |mut b, v| { b.security.proxy_host = Some(v.text().to_owned()); Ok(b) })
         .netflix(&[("eureka.eurekaServer.proxyHost", Unit::Text)]),
     Row::new("eureka.client.proxy-port", Unit::Port, "none", "EurekaBuilder::proxy",
@@ -298,6 +299,11 @@ const MEMBERS: &str = "the instances of a cluster are always looked up at a regi
 const WARM_UP: &str = "the first request waits for the list of servers";
 const POLL: &str = "set eureka.client.eureka-service-url-poll-interval-seconds";
 const CHECKS: &str = "current instances are checked at the interval, the first time within one";
+const NEXT_INSTANCE: &str = "a retry picks another instance if there is one";
+const UNSENT: &str = "calls that were not sent are always repeated";
+const JAVA_CLASSES: &str = "they are classes of Java";
+const WITH_REQUEST: &str = "policies always see the request";
+const METRICS: &str = "enable the feature metrics of tower-eureka";
 const AT_INSTANCES: &str = "picks read the current instances, without a cache";
 
 /// Settings of a Spring client without a meaning here, each with the reason.
@@ -366,35 +372,37 @@ pub(crate) const WITHOUT_MEANING: &[(&str, &str)] = &[
     ("spring.cloud.discovery.client.composite-indicator.*", "it belongs to the pages of Spring Boot"),
     ("spring.cloud.service-registry.auto-registration.fail-fast", "it is about a missing class of Java"),
     (
-        "spring.cloud.loadbalancer.retry.max-retries-on-same-service-instance",
-        "a retry picks another instance if there is one",
+        "spring.cloud.service-registry.auto-registration.register-management",
+        "the port of the management is part of the instance",
     ),
-    ("spring.cloud.loadbalancer.retry.avoid-previous-instance", "a retry picks another instance if there is one"),
-    ("spring.cloud.loadbalancer.retry.retry-on-all-exceptions", "calls that were not sent are always repeated"),
-    ("spring.cloud.loadbalancer.retry.retryable-exceptions", "they are classes of Java"),
+    ("spring.cloud.discovery.blocking.enabled", "there is one client"),
+    ("spring.cloud.discovery.reactive.enabled", "there is one client"),
+    ("spring.cloud.discovery.client.simple.local.*", "the own instance is that of eureka.instance"),
+    ("spring.cloud.loadbalancer.retry.max-retries-on-same-service-instance", NEXT_INSTANCE),
+    ("spring.cloud.loadbalancer.retry.avoid-previous-instance", NEXT_INSTANCE),
+    ("spring.cloud.loadbalancer.retry.retry-on-all-exceptions", UNSENT),
+    ("spring.cloud.loadbalancer.retry.retryable-exceptions", JAVA_CLASSES),
     ("spring.cloud.loadbalancer.health-check.initial-delay", CHECKS),
     ("spring.cloud.loadbalancer.health-check.refetch-*", CHECKS),
     ("spring.cloud.loadbalancer.health-check.repeat-health-check", CHECKS),
     ("spring.cloud.loadbalancer.health-check.update-results-list", CHECKS),
-    ("spring.cloud.loadbalancer.call-get-with-request-on-delegates", "policies always see the request"),
-    ("spring.cloud.loadbalancer.eager-load.*", "the registry is fetched as soon as a client exists"),
+    ("spring.cloud.loadbalancer.call-get-with-request-on-delegates", WITH_REQUEST),
     ("spring.cloud.loadbalancer.enabled", "calls by name are always balanced"),
     ("spring.cloud.loadbalancer.cache.*", AT_INSTANCES),
-    ("spring.cloud.loadbalancer.stats.*", "enable the feature metrics of tower-eureka"),
-];
-
-const IN_OPTIONS: &str = "set CallOptions in code";
-const LOCATE_SERVERS: &str = "set service URLs, DNS or server_source() in code";
-const NOT_YET: &str = "it is a setting of Spring that is not supported";
-
-/// Settings of a Spring client that have no effect yet, each with the remedy.
-pub(crate) const UNSUPPORTED: &[(&str, &str)] = &[
-    ("eureka.client.transport.*", LOCATE_SERVERS),
-    ("eureka.transport.*", LOCATE_SERVERS),
-    ("spring.cloud.discovery.*", NOT_YET),
-    ("spring.cloud.service-registry.*", NOT_YET),
-    ("spring.cloud.loadbalancer.clients.*", "set CallOptions::application in code"),
-    ("spring.cloud.loadbalancer.*", IN_OPTIONS),
+    ("spring.cloud.loadbalancer.stats.*", METRICS),
+    ("spring.cloud.loadbalancer.ribbon.enabled", "there is no Ribbon here"),
+    ("spring.cloud.loadbalancer.clients.<service>.retry.max-retries-on-same-service-instance", NEXT_INSTANCE),
+    ("spring.cloud.loadbalancer.clients.<service>.retry.avoid-previous-instance", NEXT_INSTANCE),
+    ("spring.cloud.loadbalancer.clients.<service>.retry.retry-on-all-exceptions", UNSENT),
+    ("spring.cloud.loadbalancer.clients.<service>.retry.retryable-exceptions", JAVA_CLASSES),
+    ("spring.cloud.loadbalancer.clients.<service>.health-check.initial-delay", CHECKS),
+    ("spring.cloud.loadbalancer.clients.<service>.health-check.refetch-instances", CHECKS),
+    ("spring.cloud.loadbalancer.clients.<service>.health-check.refetch-instances-interval", CHECKS),
+    ("spring.cloud.loadbalancer.clients.<service>.health-check.repeat-health-check", CHECKS),
+    ("spring.cloud.loadbalancer.clients.<service>.health-check.update-results-list", CHECKS),
+    ("spring.cloud.loadbalancer.clients.<service>.call-get-with-request-on-delegates", WITH_REQUEST),
+    ("spring.cloud.loadbalancer.clients.<service>.stats.include-path", METRICS),
+    ("spring.cloud.loadbalancer.clients.<service>.enabled", "calls by name are always balanced"),
 ];
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use tokio_stream::StreamExt;
 use tower::ServiceExt;
 use tower_eureka::cache::{DeltaUse, RegistryEvent, RegistryEvents, RegistryState};
 use tower_eureka::model::InstanceStatus;
-use tower_eureka::{Eureka, Instance};
+use tower_eureka::{Eureka, Instance, Settings};
 
 use crate::common::{Memory, Reply, Scripted, edited, instance, with_status};
 
@@ -315,6 +315,27 @@ async fn preload_prepares_present_and_later_clients() {
         );
     }
     assert_eq!(world.eureka.snapshots().len(), 0, "dropped clients are forgotten");
+}
+
+#[tokio::test(start_paused = true)]
+async fn eager_load_prepares_the_applications_of_the_setting_in_each_client() {
+    let memory = Memory::of([instance("orders", "a"), instance("reviews", "b"), instance("other", "c")]);
+    let scripted = Scripted::new(move |_| memory.full());
+    let settings = Settings::builder().environment([("", ""); 0]).without_files();
+    let settings = settings.property("spring.cloud.loadbalancer.eager-load.clients", "orders, reviews").load().unwrap();
+    let builder = Eureka::builder_from(&settings).unwrap().service_url("http://registry/eureka");
+    let eureka = builder.http_service(scripted.clone()).build().unwrap();
+    sleep(MINUTE).await;
+    assert!(scripted.lines().is_empty(), "a process that only provides fetches nothing");
+    let clients = [eureka.http_client::<Full<Bytes>>(), eureka.http_client()];
+    eureka.ready().await.unwrap();
+    sleep(Duration::from_millis(1)).await;
+    for client in clients {
+        let mut loaded: Vec<_> =
+            client.snapshots().iter().map(|s| (s.name().unwrap().to_owned(), s.endpoints().len())).collect();
+        loaded.sort();
+        assert_eq!(loaded, [("ORDERS".to_owned(), 1), ("REVIEWS".to_owned(), 1)]);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -77,6 +77,7 @@ impl<S> Pool<S> {
             })
             .collect();
         match (inside.len(), outside) {
+            (0, 0) if value.is_empty() => format!("the request asks for no {key}, which is required"),
             (0, 0) => format!("no endpoint of {} has {key}={value}", self.entries.len() + self.outside.len()),
             (0, _) => format!("every endpoint with {key}={value} is outside the subset"),
             _ => format!("every endpoint with {key}={value} is ejected: {}", reasons.join(", ")),

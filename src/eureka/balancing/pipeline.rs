@@ -1,12 +1,12 @@
 //! Pipelines of Spring's load balancer: the parts that `configurations` lists.
 
-use std::sync::Arc;
+use std::sync::LazyLock;
 use std::time::Duration;
 
-use http::HeaderName;
 use http::request::Parts;
 
-use crate::balance::{ByLabel, HashKey, INSTANCE_COOKIE, Sticky, Subset, ZoneAware};
+use super::api_version::ApiVersion;
+use crate::balance::{HashKey, INSTANCE_COOKIE, RendezvousHash, Sticky, Subset, ZoneAware};
 use crate::client::CallOptions;
 use crate::config::Value;
 
@@ -14,10 +14,11 @@ use crate::config::Value;
 const HEALTH_CHECK_INTERVAL: Duration = Duration::from_secs(25);
 /// Size of Spring's subsets.
 const SUBSET_SIZE: usize = 100;
-/// Key of the metadata with the version of an API in Spring.
-const API_VERSION: &str = "API_VERSION";
+/// Key by which this process prefers an instance, so that processes prefer different ones.
+static OWN_KEY: LazyLock<HashKey> = LazyLock::new(|| HashKey::from(fastrand::u64(..)));
 
 const ZONE_PREFERENCE: &str = "zone-preference";
+const API_VERSION: &str = "api-version";
 
 /// Parts of the pipeline, and their settings. `None` is the default.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -32,28 +33,17 @@ pub(super) struct Pipeline {
     pub(super) api_version: Option<ApiVersion>,
 }
 
-/// Places in which a request has the version of the API that it asks for.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct ApiVersion {
-    pub(super) header: Option<HeaderName>,
-    pub(super) query_parameter: Option<String>,
-    /// Position of the part of the path, from 0.
-    pub(super) path_segment: Option<usize>,
-    pub(super) default: Option<Arc<str>>,
-    /// True if other instances take calls for which none has the version.
-    pub(super) falls_back: bool,
-}
-
 /// Returns the parts of the pipeline. Logs those that are unknown.
 pub(super) fn configurations(value: &Value) -> Vec<String> {
-    const KNOWN: [&str; 7] = [
+    const KNOWN: [&str; 8] = [
         "default",
         "health-check",
         ZONE_PREFERENCE,
         "request-based-sticky-session",
+        "same-instance-preference",
         "subset",
         "weighted",
-        "api-version",
+        API_VERSION,
     ];
     let configurations: Vec<String> = value.list().into_iter().map(str::to_owned).collect();
     if let Some(unknown) = configurations.iter().find(|name| !KNOWN.contains(&&***name)) {
@@ -77,7 +67,10 @@ impl Pipeline {
             cookie: own.cookie.or(all.cookie),
             subset_size: own.subset_size.or(all.subset_size),
             subset_id: own.subset_id.or(all.subset_id),
-            api_version: own.api_version.or(all.api_version),
+            api_version: match (own.api_version, all.api_version) {
+                (Some(own), Some(all)) => Some(own.over(all)),
+                (own, all) => own.or(all),
+            },
         }
     }
 
@@ -101,6 +94,10 @@ impl Pipeline {
                 let sticky = Sticky::by_cookie(self.cookie.as_deref().unwrap_or(INSTANCE_COOKIE));
                 options.wrap_policy(|policy| sticky.policy(policy))
             }
+            "same-instance-preference" => {
+                let same = RendezvousHash::by(|_: &Parts| Some(*OWN_KEY)).load_factor(f64::INFINITY);
+                options.wrap_policy(|policy| same.policy(policy))
+            }
             "subset" => {
                 let subset = Subset::rendezvous(self.subset_size.unwrap_or(SUBSET_SIZE));
                 options.subset(match &self.subset_id {
@@ -108,76 +105,30 @@ impl Pipeline {
                     None => subset,
                 })
             }
-            "api-version" => match &self.api_version {
-                Some(version) => version.add_to(options),
+            API_VERSION => match self.api_version.clone() {
+                Some(version) => options.wrap_policy(|policy| version.policy(policy)),
                 None => options,
             },
             _ => options,
         }
     }
 
+    /// Returns `true` if requests need a version, although there is one for those without.
+    pub(super) fn has_version_conflict(&self) -> bool {
+        self.api_version.as_ref().is_some_and(|version| version.required == Some(true) && version.default.is_some())
+    }
+
+    /// Returns `true` if instances are chosen by a version that no request has.
+    pub(super) fn lacks_version(&self) -> bool {
+        self.api_version.is_none() && self.has(API_VERSION)
+    }
+
     /// Returns `true` if calls prefer a zone that is not set.
     pub(super) fn lacks_zone(&self) -> bool {
-        let parts = self.configurations.iter().flatten();
-        self.zone.is_none() && parts.into_iter().any(|part| part == ZONE_PREFERENCE)
-    }
-}
-
-impl ApiVersion {
-    /// Chooses instances by their version, and then by the policy.
-    fn add_to(&self, options: CallOptions) -> CallOptions {
-        let version = self.clone();
-        let mut policy = ByLabel::by(API_VERSION, move |request: &Parts| version.requested(request));
-        if let Some(default) = &self.default {
-            policy = policy.default_value(default.clone());
-        }
-        if !self.falls_back {
-            policy = policy.required();
-        }
-        options.wrap_policy(|inner| policy.policy(inner))
+        self.zone.is_none() && self.has(ZONE_PREFERENCE)
     }
 
-    /// Returns the version that a request asks for.
-    fn requested<'r>(&self, request: &'r Parts) -> Option<&'r str> {
-        let in_header = || request.headers.get(self.header.as_ref()?)?.to_str().ok();
-        let in_query = || {
-            let name = self.query_parameter.as_deref()?;
-            let parameters = request.uri.query()?.split('&').filter_map(|parameter| parameter.split_once('='));
-            parameters.into_iter().find(|(found, _)| *found == name).map(|(_, version)| version)
-        };
-        let in_path = || request.uri.path().trim_start_matches('/').split('/').nth(self.path_segment?);
-        let version = in_header().or_else(in_query).or_else(in_path)?.trim();
-        Some(version).filter(|version| !version.is_empty())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use http::Request;
-
-    use super::*;
-
-    #[test]
-    fn version_is_taken_from_header_query_and_path_in_this_order() {
-        let version = ApiVersion {
-            header: Some(HeaderName::from_static("x-version")),
-            query_parameter: Some("v".into()),
-            path_segment: Some(1),
-            ..ApiVersion::default()
-        };
-        for (uri, header, expected) in [
-            ("http://orders/api/3/x?v=2", Some("1"), Some("1")),
-            ("http://orders/api/3/x?a=b&v=2", None, Some("2")),
-            ("http://orders/api/3/x?vv=2", None, Some("3")),
-            ("http://orders/api", None, None),
-            ("http://orders/api/3", Some(""), None),
-        ] {
-            let mut request = Request::get(uri);
-            if let Some(header) = header {
-                request = request.header("x-version", header);
-            }
-            let (parts, ()) = request.body(()).unwrap().into_parts();
-            assert_eq!(version.requested(&parts), expected, "{uri} {header:?}");
-        }
+    fn has(&self, wanted: &str) -> bool {
+        self.configurations.iter().flatten().any(|part| part == wanted)
     }
 }

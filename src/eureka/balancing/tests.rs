@@ -35,6 +35,9 @@ fn settings_of_the_load_balancer_are_options_of_calls() {
         &[("configurations", "request-based-sticky-session")],
         &[("configurations", "subset")],
         &[("configurations", "zone-preference"), ("zone", "a")],
+        &[("configurations", "same-instance-preference")],
+        &[("configurations", "api-version"), ("api-version.required", "true")],
+        &[("configurations", "api-version"), ("api-version.media-type-parameters[application/json]", "v")],
         &[("configurations", "api-version"), ("api-version.header", "x-version")],
         &[("retry.enabled", "false")],
         &[("retry.max-retries-on-next-service-instance", "5")],
@@ -71,6 +74,10 @@ fn settings_of_the_load_balancer_are_options_of_calls() {
         ("hint-header-name", "a b"),
         ("health-check.port", "0"),
         ("clients.orders.retry.enabled", "2"),
+        ("api-version.required", "2"),
+        ("api-version.media-type-parameters.json", "v"),
+        ("clients.orders.api-version.media-type-parameters.json", "v"),
+        ("eager-load.clients", "a/b"),
     ] {
         assert!(options(&[(name, value)]).unwrap_err().contains(name), "{name}");
     }
@@ -138,6 +145,66 @@ fn settings_of_a_service_are_read_from_variables() {
     assert!(options_of("ORDER-SERVICE", &options).contains("attempts: 1"));
     let reviews = options_of("REVIEWS", &options);
     assert!(reviews.contains("attempts: 8") && reviews.contains("blue") && reviews.contains("x-hint"), "{reviews}");
+}
+
+#[test]
+fn hint_header_has_the_precedence_of_its_own_setting() {
+    let variables = [
+        ("SPRING_CLOUD_LOADBALANCER_HINT_HEADER_NAME", "x-variable"),
+        ("SPRING_CLOUD_LOADBALANCER_CLIENTS_ORDERS_HINT_HEADER_NAME", "x-orders"),
+        ("SPRING_CLOUD_LOADBALANCER_CLIENTS_REVIEWS_HINT_HEADER_NAME", "x-reviews"),
+    ];
+    let arguments = arguments(&[("hint-header-name", "x-argument"), ("clients.orders.hint-header-name", "x-argued")]);
+    let options = CallOptions::from_settings(&settings(&arguments, &variables)).unwrap();
+    for (app, header) in [("OTHER", "x-argument"), ("ORDERS", "x-argued"), ("REVIEWS", "x-reviews")] {
+        let shown = options_of(app, &options);
+        assert!(shown.contains(&format!("header: \"{header}\"")), "{app}: {shown}");
+        assert!(shown.contains("value: \"default\""), "{app}: {shown}");
+    }
+}
+
+#[test]
+fn maps_within_the_settings_of_a_service_prefer_its_own_entry() {
+    let (own, default) = (("clients.orders.hint.Orders", "own"), ("clients.orders.hint.default", "default"));
+    let global = ("hint.orders", "global");
+    for (properties, hint) in [
+        (&[own, default, global][..], "own"),
+        (&[default, own], "own"),
+        (&[default, global], "default"),
+        (&[global], "global"),
+        (&[global, ("clients.orders.hint.reviews", "other")], "global"),
+    ] {
+        let shown = options_of("ORDERS", &call_options(properties).unwrap());
+        assert!(shown.contains(&format!("value: \"{hint}\"")), "{properties:?}: {shown}");
+    }
+    let variables = [
+        ("SPRING_CLOUD_LOADBALANCER_CLIENTS_ORDERS_HINT_DEFAULT", "blue"),
+        ("SPRING_CLOUD_LOADBALANCER_CLIENTS_ORDERSERVICE_HEALTHCHECK_PATH_ORDERSERVICE", "/ready"),
+    ];
+    let options = CallOptions::from_settings(&settings(&[], &variables)).unwrap();
+    assert!(options_of("ORDERS", &options).contains("blue"));
+    assert!(options_of("ORDER-SERVICE", &options).contains("/ready"));
+}
+
+#[test]
+fn empty_path_in_a_document_switches_health_checks_off() {
+    let json = r#"{"spring.cloud.loadbalancer": {
+        "health-check.path": {"default": "/ready", "orders": ""}, "clients.reviews.health-check.path.default": ""
+    }}"#;
+    let options = CallOptions::from_settings(&settings(&[], &[("SPRING_APPLICATION_JSON", json)])).unwrap();
+    for (app, path) in [("OTHER", "/ready"), ("ORDERS", ""), ("REVIEWS", "")] {
+        assert!(options_of(app, &options).contains(&format!("path: Some(\"{path}\")")), "{app}");
+    }
+}
+
+#[test]
+fn version_that_is_required_contradicts_a_default() {
+    let (required, default) = (("api-version.required", "true"), ("api-version.default", "1"));
+    let error = options(&[required, default]).unwrap_err();
+    assert!(error.contains("api-version.required: expected false"), "{error}");
+    let error = options(&[("clients.orders.api-version.required", "true"), default]).unwrap_err();
+    assert!(error.contains("api-version.required"), "{error}");
+    assert!(options(&[("api-version.required", "false"), default]).is_ok());
 }
 
 /// Returns the zone of a client with these properties and variables.

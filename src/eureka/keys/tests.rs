@@ -136,7 +136,14 @@ fn each_key_is_read_under_each_of_its_names() {
             let of_key = |name: &str| match name.split_once('<') {
                 Some((start, "service[n].uri>")) => format!("{start}orders[0].uri"),
                 Some((start, "SERVICE[N]_URI>")) => format!("{start}ORDERS_0_URI"),
-                Some((start, rest)) => format!("{start}defaultZone{}", rest.split_once('>').unwrap().1),
+                Some((start, "type>")) => format!("{start}[application/json]"),
+                Some((start, "TYPE>")) => format!("{start}APPLICATION_JSON"),
+                Some((start, rest)) => {
+                    let rest = rest.split_once('>').unwrap().1;
+                    let rest = rest.replace("<name>", "default").replace("<NAME>", "DEFAULT");
+                    let rest = rest.replace(".<type>", "[application/json]").replace("<TYPE>", "APPLICATION_JSON");
+                    format!("{start}defaultZone{rest}")
+                }
                 None => name.to_owned(),
             };
             let variable = of_key(&key.variable()).to_ascii_uppercase();
@@ -166,6 +173,7 @@ fn each_key_is_read_under_each_of_its_names() {
     check(CLIENT, Eureka::builder);
     check(STATUSES, Eureka::builder);
     check(LOADBALANCER, Eureka::builder);
+    check(BY_SERVICE, Eureka::builder);
     check(INSTANCE, || crate::Instance::builder("orders"));
     check(REGISTRAR, crate::config::RegistrarConfig::default);
 }
