@@ -24,6 +24,8 @@ pub(crate) struct ClientConfig {
     /// Time after which an idle connection to a registry server is closed.
     pub(crate) idle_timeout: Duration,
     pub(crate) body_limit: usize,
+    /// Follows redirects to other hosts and schemes.
+    pub(crate) leaves_host: bool,
     pub(crate) ready_timeout: Duration,
     pub(crate) instance_connect_timeout: Duration,
     /// Lookups of host names. Clones share them.
@@ -72,6 +74,7 @@ impl Default for ClientConfig {
             read_timeout: Duration::from_secs(8),
             idle_timeout: Duration::from_secs(45),
             body_limit: 256 << 20,
+            leaves_host: true,
             ready_timeout: Duration::from_secs(3),
             instance_connect_timeout: Duration::from_secs(2),
             names: Arc::default(),

@@ -40,10 +40,29 @@ impl Outbound {
         self.service.as_ref().map_or_else(|| HttpStack::hyper(&config), |make| (make.0)(&config))
     }
 
-    /// Builds the stack for documents of at most this size, with the default timeouts.
+    /// Builds the stack for documents of at most this size, with the default timeouts. It follows
+    /// no redirect to another host.
     #[cfg(feature = "access")]
     pub(in crate::server) fn documents(&self, max_bytes: usize) -> HttpStack {
-        HttpStack::hyper(&ClientConfig { body_limit: max_bytes, tls: self.tls.clone(), ..ClientConfig::default() })
+        HttpStack::hyper(&Self::for_documents(self.tls.clone(), max_bytes))
+    }
+
+    /// Builds the same stack over this service.
+    #[cfg(all(test, feature = "access"))]
+    pub(in crate::server) fn documents_over<S, B>(service: S, max_bytes: usize) -> HttpStack
+    where
+        S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + Sync + 'static,
+        S::Future: Send + 'static,
+        S::Error: Into<BoxError>,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError> + Send,
+    {
+        HttpStack::over(service, &Self::for_documents(TlsSettings::default(), max_bytes))
+    }
+
+    #[cfg(feature = "access")]
+    fn for_documents(tls: TlsSettings, max_bytes: usize) -> ClientConfig {
+        ClientConfig { body_limit: max_bytes, tls, leaves_host: false, ..ClientConfig::default() }
     }
 
     /// Checks that `https` URLs can be used.

@@ -155,7 +155,7 @@ impl ServerResponse {
 }
 
 /// Returns the location without credentials and query, as far as it can be shown.
-fn without_secrets(location: &str) -> &str {
+pub(super) fn without_secrets(location: &str) -> &str {
     let path = location.split(['?', '#']).next().unwrap_or_default();
     let path = Some(path).filter(|path| path.starts_with('/') && !path.contains('@'));
     shown(location).or(path).unwrap_or("another URL")

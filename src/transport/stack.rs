@@ -18,6 +18,8 @@ use tower_http::follow_redirect::{FollowRedirect, RequestUri};
 use super::authorize::{Authorizer, ProxyAuthorization};
 use super::body::{BodyReader, Fault, ListBody, ReceivedBody};
 use super::errors::SendError;
+#[cfg(all(feature = "access", feature = "peers"))]
+use super::errors::without_secrets;
 use super::request::RequestBody;
 use super::response::{Responder, ServerResponse};
 use super::server_clock::ResponseDate;
@@ -76,7 +78,8 @@ impl HttpStack {
     {
         let bottom = MapErr::new(bottom, Into::into as fn(S::Error) -> BoxError);
         let authorizer = Authorizer::new(config);
-        let redirected = FollowRedirect::with_policy(bottom, Redirects::new(authorizer.header_names()));
+        let redirected =
+            FollowRedirect::with_policy(bottom, Redirects::new(authorizer.header_names(), config.leaves_host));
         let boxed = MapResponse::new(redirected, |response: Response<_>| {
             response.map(|body| UnsyncBoxBody::new(BodyExt::map_err(body, Into::<BoxError>::into)))
         });
@@ -164,7 +167,7 @@ impl HttpStack {
         }
     }
 
-    /// Fetches a document that is no resource of a registry.
+    /// Fetches a document that is no resource of a registry. Redirects are those of the stack.
     ///
     /// # Errors
     /// Returns the cause for a log line, also for a response without success.
@@ -174,7 +177,17 @@ impl HttpStack {
         let request = request.body(RequestBody::default()).map_err(|error| error.to_string())?;
         match self.exchange(request, None).await {
             Ok(response) if response.status.is_success() => Ok(response.body),
-            Ok(response) => Err(format!("the response is {}", response.status)),
+            Ok(response) => {
+                let location = response.headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
+                Err(match location.filter(|_| response.status.is_redirection()) {
+                    Some(location) => format!(
+                        "the response is {}, a redirect to {} that is not followed",
+                        response.status,
+                        crate::untrusted::Excerpt(without_secrets(location))
+                    ),
+                    None => format!("the response is {}", response.status),
+                })
+            }
             Err(error) => Err(crate::untrusted::Sanitized(error.cause()).to_string()),
         }
     }
@@ -282,20 +295,22 @@ fn is_connect(error: &BoxError) -> bool {
 /// user's own headers included.
 ///
 /// A redirect of a write is followed only if the status preserves method and body (307, 308). Other
-/// statuses would turn the write into a GET.
+/// statuses would turn the write into a GET. Without `leaves_host`, a redirect to another host,
+/// port or scheme is not followed.
 #[derive(Clone)]
 struct Redirects {
     limit: policy::Limited,
     credentials: policy::FilterCredentials,
     own_headers: Arc<[HeaderName]>,
+    leaves_host: bool,
     left_origin: bool,
     is_get: bool,
 }
 
 impl Redirects {
-    fn new(own_headers: Arc<[HeaderName]>) -> Self {
+    fn new(own_headers: Arc<[HeaderName]>, leaves_host: bool) -> Self {
         let (limit, credentials) = (policy::Limited::new(5), policy::FilterCredentials::new());
-        Self { limit, credentials, own_headers, left_origin: false, is_get: true }
+        Self { limit, credentials, own_headers, leaves_host, left_origin: false, is_get: true }
     }
 }
 
@@ -306,6 +321,9 @@ impl<E> policy::Policy<RequestBody, E> for Redirects {
             return Ok(Action::Stop);
         }
         self.left_origin |= origin(attempt.previous()) != origin(attempt.location());
+        if self.left_origin && !self.leaves_host {
+            return Ok(Action::Stop);
+        }
         let _: Action = policy::Policy::<RequestBody, E>::redirect(&mut self.credentials, attempt)?;
         policy::Policy::<RequestBody, E>::redirect(&mut self.limit, attempt)
     }

@@ -11,6 +11,8 @@ mod files;
 #[cfg(feature = "tonic")]
 mod grpc;
 mod health_check;
+#[cfg(all(feature = "access", feature = "peers"))]
+mod keys;
 mod listener;
 #[path = "../support/own_address.rs"]
 mod own_address;

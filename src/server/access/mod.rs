@@ -12,7 +12,7 @@
 //! | `control` | authentication of requests, on blocking threads where it is slow |
 //! | `recent`, `attempts` | cache of authentications; limit on failed ones |
 //! | `decision`, `owners`, `refusal` | permissions, ownership of applications, reasons of refusals |
-//! | `start` | tasks that read the files and fetch the keys again |
+//! | `start`, `key_fetch` | tasks that read the files and fetch the keys again |
 
 mod attempts;
 mod certificate;
@@ -23,6 +23,8 @@ mod file;
 mod identity;
 #[cfg(feature = "access")]
 mod jwt;
+#[cfg(all(feature = "access", feature = "peers"))]
+mod key_fetch;
 mod owners;
 mod password;
 mod pattern;

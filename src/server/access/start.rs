@@ -12,10 +12,10 @@ use super::file;
 use super::identity::{Applications, Identity, Roles};
 #[cfg(feature = "access")]
 use super::jwt::{self, Jwt, JwtKeys, Source};
+#[cfg(all(feature = "access", feature = "peers"))]
+use super::key_fetch::{KeyFetch, keys_uri};
 use super::policy::{Policy, Row};
 use super::settings::{Access, Configured, parse_file, read_file};
-#[cfg(all(feature = "access", feature = "peers"))]
-use crate::model::is_loopback;
 use crate::server::audit::{Lasting, Ongoing};
 #[cfg(all(feature = "access", feature = "peers"))]
 use crate::server::outbound::Outbound;
@@ -23,12 +23,6 @@ use crate::sync::offload;
 
 /// Interval at which the files are compared with their last content.
 const FILE_INTERVAL: Duration = Duration::from_secs(5);
-/// Interval at which keys are fetched again.
-#[cfg(all(feature = "access", feature = "peers"))]
-const KEYS_INTERVAL: Duration = Duration::from_secs(300);
-/// Minimum pause between two fetches, since any caller can send a token with an unknown key.
-#[cfg(all(feature = "access", feature = "peers"))]
-const KEYS_PAUSE: Duration = Duration::from_secs(10);
 
 /// Running access control with its tasks, which end when they are dropped.
 #[derive(Debug)]
@@ -225,80 +219,6 @@ impl Files {
                 };
                 file.read(jwt::MAX_BYTES, "keys of tokens", apply).await;
             }
-        }
-    }
-}
-
-#[cfg(all(feature = "access", feature = "peers"))]
-const UNUSABLE_URL: &str = "the URL of the keys of tokens is unusable";
-
-/// Reads the URL of a set of keys.
-#[cfg(all(feature = "access", feature = "peers"))]
-fn keys_uri(url: &str) -> Result<http::Uri, String> {
-    let unusable = |cause: &str| Err(format!("{UNUSABLE_URL}: {cause}"));
-    let Ok(uri) = url.parse::<http::Uri>() else { return unusable("it is no URL") };
-    let is_local = uri.host().is_some_and(is_loopback);
-    match uri.scheme_str() {
-        Some("https") => {}
-        // A node in between could replace the keys, and sign any token.
-        Some("http") if is_local => {}
-        Some("http") => return unusable("it must begin with https://, except on this machine"),
-        _ => return unusable("it must begin with https://"),
-    }
-    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
-        return unusable("it must have no credentials");
-    }
-    Ok(uri)
-}
-
-/// Task that fetches the keys of tokens.
-#[cfg(all(feature = "access", feature = "peers"))]
-struct KeyFetch {
-    url: http::Uri,
-    stack: crate::transport::HttpStack,
-}
-
-#[cfg(all(feature = "access", feature = "peers"))]
-impl KeyFetch {
-    fn new(url: &str, outbound: &Outbound) -> Result<Self, String> {
-        let uri = keys_uri(url)?;
-        if uri.scheme_str() == Some("https") {
-            outbound.check_tls().map_err(|cause| format!("{UNUSABLE_URL}: {cause}"))?;
-        }
-        Ok(Self { url: uri, stack: outbound.documents(jwt::MAX_BYTES) })
-    }
-
-    async fn run(self, control: Arc<AccessControl>) {
-        let fault = Ongoing::default();
-        let Some(jwt) = &control.jwt else { return };
-        let mut last = bytes::Bytes::new();
-        loop {
-            let fetched = self.stack.document(&self.url).await;
-            let keys =
-                fetched.and_then(|body| if body == last { Ok(None) } else { Ok(Some((jwt.set_keys(&body)?, body))) });
-            let url = &self.url;
-            let pause = match keys {
-                Ok(changed) => {
-                    if let Some((count, body)) = changed {
-                        tracing::info!(%url, count, "keys of tokens fetched");
-                        last = body;
-                        control.forget_tokens();
-                    }
-                    if let Some(Lasting { count, elapsed }) = fault.ended() {
-                        tracing::info!(%url, count, ?elapsed, "keys of tokens can be fetched again");
-                    }
-                    KEYS_INTERVAL
-                }
-                Err(error) => {
-                    if let Some(Lasting { count, elapsed }) = fault.occurred() {
-                        tracing::warn!(%url, %error, count, ?elapsed, "cannot fetch the keys of tokens");
-                    }
-                    KEYS_PAUSE
-                }
-            };
-            tokio::time::sleep(KEYS_PAUSE).await;
-            let unknown = control.unknown_key.notified();
-            let _ = tokio::time::timeout(pause - KEYS_PAUSE, unknown).await;
         }
     }
 }
