@@ -24,7 +24,7 @@ pub(crate) fn has_secret_placeholder(text: &str) -> bool {
 
 /// Returns the value of a metadata entry without secrets: masked if its key names one, else without
 /// the credentials of its URLs.
-#[cfg(any(feature = "client", feature = "page"))]
+#[cfg(any(feature = "client", feature = "server"))]
 pub(crate) fn masked_metadata<'a>(key: &str, value: &'a str) -> Cow<'a, str> {
     if is_secret(key) { MASK.into() } else { masked_urls(value) }
 }

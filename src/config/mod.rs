@@ -116,10 +116,8 @@ pub(crate) use key::Key;
 pub(crate) use key::is_name_of;
 #[cfg(feature = "client")]
 pub(crate) use key::{apply, names_of, netflix_names_of};
-#[cfg(any(feature = "client", feature = "page"))]
-pub(crate) use mask::masked_metadata;
-#[cfg(feature = "client")]
-pub(crate) use mask::masked_urls;
+#[cfg(any(feature = "client", feature = "server"))]
+pub(crate) use mask::{masked_metadata, masked_urls};
 #[cfg(feature = "client")]
 pub use offline::Disappearance;
 #[cfg(feature = "client")]

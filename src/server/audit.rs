@@ -1,15 +1,16 @@
 //! Log lines for operators: changes of the registry, and requests that were refused.
 //!
 //! Changes are logged under the target [`TARGET`], one line each, with the fields `app`,
-//! `instance`, `status` and `origin`. A change is an info line; what changes nothing, and each
-//! change of a batch from a peer, is a debug line. Clients choose most of the values, so every
-//! value is escaped and has a maximum length. Lines about faults of clients are limited in number
-//! as well, and so are the info lines about changes: of more than [`CHANGES_SHOWN`] a second the
-//! rest are debug lines, with one info line that has their number.
+//! `instance`, `status`, `origin`, `by`, `before` and `after`. A change is an info line; what
+//! changes nothing, and each change of a batch from a peer, is a debug line. Clients choose most of
+//! the values, so every value is escaped and has a maximum length. Lines about faults of clients
+//! are limited in number as well, and so are the info lines about changes: of more than
+//! [`CHANGES_SHOWN`] a second the rest are debug lines, with one info line that has their number.
 
 mod counts;
 mod ongoing;
 mod repeats;
+mod states;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -24,9 +25,10 @@ use tracing::field::{DisplayValue, display};
 pub(in crate::server) use self::counts::{Change, Counts};
 pub(in crate::server) use self::ongoing::{Lasting, Ongoing};
 pub(in crate::server) use self::repeats::Repeats;
+pub(in crate::server) use self::states::list;
 use super::access::Identity;
-use super::outcome::{Effect, Origin, Place, RegisterOutcome, Registered, Registrant};
-use crate::model::InstanceStatus;
+use super::outcome::{Effect, Origin, Place, RegisterOutcome, Registered, Registrant, States};
+use crate::model::{Instance, InstanceStatus};
 use crate::sync::{Mutex, MutexGuard};
 pub(super) use crate::untrusted::Quoted;
 
@@ -254,8 +256,7 @@ pub(super) fn is_enabled() -> bool {
     tracing::enabled!(target: TARGET, tracing::Level::INFO)
 }
 
-/// A line about a change: debug if it is quiet, else info. The fields `before`, the status before
-/// the change, and `by` are optional.
+/// A line about a change: debug if it is quiet, else info.
 macro_rules! change {
     ($quiet:expr, $app:expr, $id:expr, $status:expr, $caller:expr, $message:literal $(, $field:ident = $value:expr)*) => {
         if $quiet {
@@ -266,11 +267,28 @@ macro_rules! change {
     };
 }
 
+/// A line about a change by a caller, with the state before and after it.
+macro_rules! changed {
+    ($quiet:expr, $app:expr, $id:expr, $status:expr, $caller:expr, $message:literal, $states:expr) => {
+        change!(
+            $quiet,
+            $app,
+            $id,
+            $status,
+            $caller,
+            $message,
+            by = $caller.by(),
+            before = $states.before_field(),
+            after = $states.after_field()
+        )
+    };
+}
+
 /// Logs a registration, or that it was older than the record in the registry.
 pub(super) fn registered(
     app: &str,
     id: &str,
-    Registered { status, outcome, kept, .. }: Registered,
+    &Registered { status, outcome, kept, ref states, .. }: &Registered,
     caller: &Caller,
     changes: &Changes,
 ) {
@@ -284,10 +302,10 @@ pub(super) fn registered(
     }
     match outcome {
         RegisterOutcome::New => {
-            change!(caller.is_quiet(changes), app, id, status, caller, "registered", by = caller.by())
+            changed!(caller.is_quiet(changes), app, id, status, caller, "registered", states)
         }
         RegisterOutcome::Changed => {
-            change!(caller.is_quiet(changes), app, id, status, caller, "registration changed", by = caller.by())
+            changed!(caller.is_quiet(changes), app, id, status, caller, "registration changed", states)
         }
         RegisterOutcome::Unchanged => change!(true, app, id, status, caller, "registration repeated", by = caller.by()),
         RegisterOutcome::Stale { ours, sent } => {
@@ -308,9 +326,11 @@ pub(super) fn registered(
 }
 
 /// Logs a cancellation by the instance or by an operator.
-pub(super) fn cancelled(app: &str, id: &str, status: InstanceStatus, caller: &Caller, changes: &Changes) {
+pub(super) fn cancelled(app: &str, id: &str, before: Arc<Instance>, caller: &Caller, changes: &Changes) {
     changes.counts.add(Change::Cancellation, caller.origin);
-    change!(caller.is_quiet(changes), app, id, status, caller, "cancelled", by = caller.by());
+    let status = before.status();
+    let states = States { before: Some(before), after: None };
+    changed!(caller.is_quiet(changes), app, id, status, caller, "cancelled", states);
 }
 
 /// Logs that a status override was set.
@@ -318,11 +338,11 @@ pub(super) fn override_set(
     app: &str,
     id: &str,
     status: InstanceStatus,
-    effect: Effect,
+    effect: &Effect,
     caller: &Caller,
     changes: &Changes,
 ) {
-    let log = |quiet| change!(quiet, app, id, status, caller, "status override set", by = caller.by());
+    let log = |quiet, states: &States| changed!(quiet, app, id, status, caller, "status override set", states);
     override_changed(effect, caller, changes, log);
 }
 
@@ -331,18 +351,26 @@ pub(super) fn override_deleted(
     app: &str,
     id: &str,
     status: InstanceStatus,
-    effect: Effect,
+    effect: &Effect,
     caller: &Caller,
     changes: &Changes,
 ) {
-    let log = |quiet| change!(quiet, app, id, status, caller, "status override deleted", by = caller.by());
+    let log = |quiet, states: &States| changed!(quiet, app, id, status, caller, "status override deleted", states);
     override_changed(effect, caller, changes, log);
 }
 
-fn override_changed(effect: Effect, caller: &Caller, changes: &Changes, log: impl FnOnce(bool)) {
-    if effect != Effect::NotFound {
-        changes.counts.add(Change::Override, caller.origin);
-        log(effect == Effect::Unchanged || caller.is_quiet(changes));
+fn override_changed(effect: &Effect, caller: &Caller, changes: &Changes, log: impl FnOnce(bool, &States)) {
+    let count = || changes.counts.add(Change::Override, caller.origin);
+    match effect {
+        Effect::NotFound => {}
+        Effect::Unchanged => {
+            count();
+            log(true, &States::default());
+        }
+        Effect::Changed(states) => {
+            count();
+            log(caller.is_quiet(changes), states);
+        }
     }
 }
 
@@ -350,20 +378,13 @@ fn override_changed(effect: Effect, caller: &Caller, changes: &Changes, log: imp
 pub(super) fn metadata_changed(
     app: &str,
     id: &str,
-    Registered { status, outcome, .. }: Registered,
+    Registered { status, outcome, states, .. }: &Registered,
     caller: &Caller,
     changes: &Changes,
 ) {
     changes.counts.add(Change::Metadata, caller.origin);
-    change!(
-        outcome == RegisterOutcome::Unchanged || caller.is_quiet(changes),
-        app,
-        id,
-        status,
-        caller,
-        "metadata changed",
-        by = caller.by()
-    );
+    let is_quiet = *outcome == RegisterOutcome::Unchanged || caller.is_quiet(changes);
+    changed!(is_quiet, app, id, status, caller, "metadata changed", states);
 }
 
 /// Logs that the newer state of a peer was adopted.

@@ -114,7 +114,7 @@ impl Node {
         let (app, id, origin) = (instance.app.clone(), Arc::<str>::from(instance.id()), caller.origin());
         let _lock = self.lock(origin, &app, &id);
         let registered = self.registry.register(instance, caller.registrant(), self.now())?;
-        audit::registered(&app, &id, registered, caller, self.registry.changes());
+        audit::registered(&app, &id, &registered, caller, self.registry.changes());
         self.replicate(origin, ReplicationAction::Register, &app, &id, None);
         registered.refused.map_or(Ok(()), Err)
     }
@@ -133,8 +133,8 @@ impl Node {
         self.follow_wall_clock();
         let origin = caller.origin();
         let _lock = self.lock(origin, app, id);
-        let Some(status) = self.registry.cancel_from(app, id, origin, self.now()) else { return false };
-        audit::cancelled(app, id, status, caller, self.registry.changes());
+        let Some(before) = self.registry.cancel_from(app, id, origin, self.now()) else { return false };
+        audit::cancelled(app, id, before, caller, self.registry.changes());
         self.replicate(origin, ReplicationAction::Cancel, app, id, None);
         true
     }
@@ -184,7 +184,7 @@ impl Node {
             ReplicationAction::StatusUpdate => audit::override_set,
             _ => audit::override_deleted,
         };
-        log(app, id, status, effect, caller, self.registry.changes());
+        log(app, id, status, &effect, caller, self.registry.changes());
         if effect.is_found() {
             self.replicate(origin, action, app, id, Some(status));
         }
@@ -203,7 +203,7 @@ impl Node {
         self.follow_wall_clock();
         let _lock = self.lock(Origin::Client, app, id);
         let Some(registered) = self.registry.merge_metadata(app, id, entries, self.now())? else { return Ok(false) };
-        audit::metadata_changed(app, id, registered, caller, self.registry.changes());
+        audit::metadata_changed(app, id, &registered, caller, self.registry.changes());
         self.replicate(Origin::Client, ReplicationAction::Register, app, id, None);
         Ok(true)
     }

@@ -93,8 +93,16 @@ pub(super) enum Renewal {
     SenderIsOlder(Arc<Instance>),
 }
 
+/// Instance before and after a change. One is absent if the instance is new or left, and both while
+/// changes are not logged.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct States {
+    pub(super) before: Option<Arc<Instance>>,
+    pub(super) after: Option<Arc<Instance>>,
+}
+
 /// Result of an accepted registration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Registered {
     /// New status of the instance.
     pub(super) status: InstanceStatus,
@@ -103,6 +111,7 @@ pub(super) struct Registered {
     pub(super) kept: Option<InstanceStatus>,
     /// Reason for which only the status, the version and the lease were accepted.
     pub(super) refused: Option<Refused>,
+    pub(super) states: States,
 }
 
 /// Change that a registration made.
@@ -123,16 +132,20 @@ pub(super) enum RegisterOutcome {
 }
 
 /// Effect of a change on one instance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Effect {
     NotFound,
     Unchanged,
-    Changed,
+    Changed(States),
 }
 
 impl Effect {
-    pub(super) fn is_found(self) -> bool {
-        self != Self::NotFound
+    pub(super) fn is_found(&self) -> bool {
+        *self != Self::NotFound
+    }
+
+    pub(super) fn is_changed(&self) -> bool {
+        matches!(self, Self::Changed(_))
     }
 }
 

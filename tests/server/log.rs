@@ -31,7 +31,7 @@ impl Log {
     }
 
     /// Returns the lines since the last call.
-    fn take(&self) -> Vec<String> {
+    pub(crate) fn take(&self) -> Vec<String> {
         let lines = self.lines(&[]);
         self.0.lock().unwrap().clear();
         lines
@@ -39,89 +39,10 @@ impl Log {
 }
 
 /// Returns a request of a client at 10.0.0.7.
-fn from_client(method: &str, path: &str, body: impl Into<Body>) -> Request<Body> {
+pub(crate) fn from_client(method: &str, path: &str, body: impl Into<Body>) -> Request<Body> {
     let mut request = request(method, path).body(body.into()).unwrap();
     request.extensions_mut().insert(ConnectInfo(SocketAddr::from(([10, 0, 0, 7], 4711))));
     request
-}
-
-#[tokio::test(start_paused = true)]
-async fn each_change_is_an_info_line_with_app_instance_status_and_origin() {
-    let server = Server::new();
-    let (log, _guard) = Log::start(tracing::Level::INFO);
-    let changed = document("h:orders:1", "UP", 200).replace("10.0.0.1", "10.0.0.9");
-    let status = format!("{ORDER_1}/status");
-    for (method, path, body, status, line) in [
-        ("POST", ORDERS, document("h:orders:1", "UP", 100), 204, "registered|UP"),
-        ("POST", ORDERS, document("h:orders:1", "UP", 100), 204, ""),
-        ("PUT", ORDER_1, String::new(), 200, ""),
-        ("POST", ORDERS, changed, 204, "registration changed|UP"),
-        ("PUT", &format!("{status}?value=OUT_OF_SERVICE"), String::new(), 200, "status override set|OUT_OF_SERVICE"),
-        ("PUT", &format!("{status}?value=OUT_OF_SERVICE"), String::new(), 200, ""),
-        ("DELETE", &format!("{status}?value=UP"), String::new(), 200, "status override deleted|UP"),
-        ("DELETE", &format!("{status}?value=UP"), String::new(), 200, ""),
-        ("PUT", &format!("{ORDER_1}/metadata?canary=yes"), String::new(), 200, "metadata changed|UP"),
-        ("PUT", &format!("{ORDER_1}/metadata?canary=yes"), String::new(), 200, ""),
-        ("DELETE", ORDER_1, String::new(), 200, "cancelled|UP"),
-        ("DELETE", ORDER_1, String::new(), 404, ""),
-    ] {
-        let response = server.send(from_client(method, path, body)).await;
-        assert_eq!(response.status(), status, "{method} {path}");
-        let expected = line.split_once('|').map(|(message, status)| {
-            format!(
-                "INFO tower_eureka::server::audit: {message} app=ORDERS instance=h:orders:1 status={status} \
-                 origin=client 10.0.0.7:4711"
-            )
-        });
-        assert_eq!(log.take(), Vec::from_iter(expected), "{method} {path}");
-    }
-}
-
-#[tokio::test]
-async fn repeated_registration_is_a_debug_line() {
-    let server = Server::with_order().await;
-    let (log, _guard) = Log::start(tracing::Level::DEBUG);
-    server.send(from_client("POST", ORDERS, document("h:orders:1", "UP", 300))).await;
-    let lines = log.take();
-    assert_eq!(lines.len(), 1, "{lines:?}");
-    assert!(lines[0].starts_with("DEBUG") && lines[0].contains("registration repeated app=ORDERS"), "{lines:?}");
-}
-
-#[tokio::test]
-async fn replicated_change_names_the_peer() {
-    let server = Server::new();
-    let (log, _guard) = Log::start(tracing::Level::INFO);
-    let mut replicated = from_client("POST", ORDERS, document("h:orders:1", "UP", 100));
-    replicated.headers_mut().insert("x-netflix-discovery-replication", "true".parse().unwrap());
-    server.send(replicated).await;
-    assert_eq!(log.lines(&["registered app=ORDERS", "origin=peer 10.0.0.7:4711"]).len(), 1);
-}
-
-#[tokio::test]
-async fn batch_of_250_is_one_info_line_with_its_counts() {
-    let server = Server::with_order().await;
-    let (log, _guard) = Log::start(tracing::Level::DEBUG);
-    let register = |n: usize| {
-        let instance = document(&format!("i-{n}"), "UP", 100);
-        let instance = &instance[r#"{"instance":"#.len()..instance.len() - 1];
-        format!(r#"{{"appName":"ORDERS","id":"i-{n}","instanceInfo":{instance},"action":"Register"}}"#)
-    };
-    let cancel = r#"{"appName":"ORDERS","id":"h:orders:1","action":"Cancel"}"#.to_owned();
-    let items = (0..249).map(register).chain([cancel]).collect::<Vec<_>>().join(",");
-    let batch = format!(r#"{{"replicationList":[{items}]}}"#);
-    server.send(from_client("POST", "/eureka/peerreplication/batch/", batch)).await;
-    assert_eq!(
-        log.lines(&["INFO"]),
-        [
-            "INFO tower_eureka::server::audit: batch applied origin=peer 10.0.0.7:4711 registered=249 cancelled=1 overrides=0"
-        ]
-    );
-    assert_eq!(log.lines(&["DEBUG", "registered app=ORDERS instance=i-"]).len(), 249);
-    assert_eq!(log.lines(&["DEBUG", "cancelled app=ORDERS instance=h:orders:1 status=UP"]).len(), 1);
-    log.take();
-    let beat = r#"{"replicationList":[{"appName":"ORDERS","id":"i-0","lastDirtyTimestamp":100,"action":"Heartbeat"}]}"#;
-    server.send(from_client("POST", "/eureka/peerreplication/batch/", beat)).await;
-    assert_eq!(log.take(), Vec::<String>::new(), "heartbeats change nothing");
 }
 
 #[tokio::test(start_paused = true)]
@@ -560,6 +481,7 @@ async fn change_without_a_known_address_is_logged() {
     app.oneshot(request("POST", "/a/apps/ORDERS").body(Body::from(document("i", "UP", 1))).unwrap()).await.unwrap();
     assert_eq!(
         log.take(),
-        ["INFO tower_eureka::server::audit: registered app=ORDERS instance=i status=UP origin=client"]
+        ["INFO tower_eureka::server::audit: registered app=ORDERS instance=i status=UP origin=client \
+             after=[status=UP hostName=h ipAddr=10.0.0.1 port=7001]"]
     );
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "the functions around the tests are tests, too")]
 
 mod access;
+mod audit;
 #[cfg(all(feature = "cli", unix))]
 mod binary;
 mod bodies;

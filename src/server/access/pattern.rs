@@ -1,5 +1,6 @@
 //! Texts with a wildcard, and names that contain the part that it stands for.
 
+use std::fmt;
 use std::sync::Arc;
 
 use super::identity::{Applications, Identity, Pattern, Roles};
@@ -43,6 +44,17 @@ pub(super) struct Grant {
     pub(super) name: String,
     pub(super) roles: Roles,
     pub(super) applications: Vec<String>,
+}
+
+/// Describes who may do what.
+impl fmt::Display for Grant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} may {}", self.name, self.roles)?;
+        match &*self.applications {
+            [] => Ok(()),
+            names => write!(f, " ({})", names.join(",")),
+        }
+    }
 }
 
 impl Grant {

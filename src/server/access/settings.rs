@@ -401,11 +401,7 @@ impl Configured {
         let from_file = self.file.iter().flat_map(|(.., users)| &users.rows);
         let mut known: Vec<String> = Vec::new();
         for Row { grant, .. } in self.rows.iter().chain(from_file) {
-            let applications = match &*grant.applications {
-                [] => String::new(),
-                names => format!(" ({})", names.join(",")),
-            };
-            let line = format!("{} may {}{applications}", grant.name, grant.roles);
+            let line = grant.to_string();
             if !known.contains(&line) {
                 known.push(line);
             }

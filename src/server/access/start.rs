@@ -1,11 +1,14 @@
 //! Start of the access control, and the tasks that read its files and keys again.
 
+use std::collections::HashMap;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tracing::field::display;
 
 use super::control::AccessControl;
 use super::file;
@@ -16,7 +19,7 @@ use super::jwt::{self, Jwt, JwtKeys, Source};
 use super::key_fetch::{KeyFetch, keys_uri};
 use super::policy::{Policy, Row};
 use super::settings::{Access, Configured, parse_file, read_file};
-use crate::server::audit::{Lasting, Ongoing};
+use crate::server::audit::{self, Lasting, Ongoing, Quoted};
 #[cfg(all(feature = "access", feature = "peers"))]
 use crate::server::outbound::Outbound;
 use crate::sync::offload;
@@ -61,11 +64,11 @@ impl Access {
         let summary = configured.summary();
         let anonymous = anonymous(configured.anonymous());
         let Configured { rows, file, attempts, anonymous: anonymous_roles, .. } = configured;
-        let (path, bytes, users) = match file {
+        let (path, bytes, file_users) = match file {
             Some((path, bytes, users)) => (Some(path), bytes, users),
             None => (None, Vec::new(), file::Users::default()),
         };
-        let policy = Policy::new(rows.iter().cloned().chain(users.rows));
+        let policy = Policy::new(rows.iter().chain(&file_users.rows).cloned());
         #[cfg(feature = "access")]
         let (jwt, key_file) = match configured.jwt.map(keyed).transpose()? {
             Some((jwt, key_file)) => (Some(jwt), key_file),
@@ -79,7 +82,7 @@ impl Access {
             jwt,
         ));
         let mut tasks = JoinSet::new();
-        let users = UsersFile { rows, anonymous: anonymous_roles };
+        let users = UsersFile { rows, anonymous: anonymous_roles, users: file_users };
         let files = Files {
             control: control.clone(),
             users: path.map(|path| (Watched::new(path, bytes), users)),
@@ -145,7 +148,7 @@ impl Watched {
     }
 
     /// Reads the file. If its content changed, `apply` puts it in force.
-    async fn read(&mut self, max_bytes: usize, what: &str, apply: impl FnOnce(&[u8]) -> Result<usize, String>) {
+    async fn read(&mut self, max_bytes: usize, what: &str, apply: impl FnOnce(&[u8]) -> Result<Applied, String>) {
         let path = self.path.clone();
         let read = offload(move || read_file(&path, max_bytes)).await;
         let applied = match read {
@@ -154,7 +157,7 @@ impl Watched {
                 self.next = Some(bytes);
                 return;
             }
-            Ok(bytes) => apply(&bytes).map(|count| Some((count, bytes))),
+            Ok(bytes) => apply(&bytes).map(|applied| Some((applied, bytes))),
             Err(cause) => Err(cause),
         };
         self.next = None;
@@ -167,8 +170,9 @@ impl Watched {
                 return;
             }
             Ok(None) => {}
-            Ok(Some((count, bytes))) => {
-                tracing::info!(%file, count, "{what} read again");
+            Ok(Some((Applied { before, after, added, removed }, bytes))) => {
+                let [added, removed] = [added, removed].map(|names| names.map(display));
+                tracing::info!(target: audit::TARGET, %file, before, after, added, removed, "{what} read again");
                 self.bytes = bytes;
             }
         }
@@ -178,10 +182,62 @@ impl Watched {
     }
 }
 
-/// Part of the policy that does not come from the file.
+/// Change that the new content of a file makes: the number of entries before and after, and for
+/// users which ones were added and removed.
+struct Applied {
+    before: usize,
+    after: usize,
+    added: Option<Names>,
+    removed: Option<Names>,
+}
+
+/// Descriptions of rows of the policy, without secrets.
+struct Names(Vec<String>);
+
+impl fmt::Display for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        audit::list(f, self.0.iter().map(|name| Quoted(name).to_string()))
+    }
+}
+
+/// Part of the policy that does not come from the file, and the content of the file in force.
 struct UsersFile {
     rows: Vec<Row>,
     anonymous: Roles,
+    users: file::Users,
+}
+
+impl UsersFile {
+    /// Puts the new content of the file in force.
+    fn replace(&mut self, users: file::Users, control: &AccessControl) -> Applied {
+        let policy = Policy::new(self.rows.iter().chain(&users.rows).cloned());
+        control.set_policy(policy, anonymous(users.anonymous.unwrap_or(self.anonymous)));
+        let old = std::mem::replace(&mut self.users, users);
+        let new = &self.users;
+        Applied {
+            before: old.rows.len(),
+            after: new.rows.len(),
+            added: Some(self.only_in(new, &old)),
+            removed: Some(self.only_in(&old, new)),
+        }
+    }
+
+    /// Describes what the first content has and the second one has not. A password that changed is
+    /// such a difference.
+    fn only_in(&self, users: &file::Users, other: &file::Users) -> Names {
+        let mut known: HashMap<&str, Vec<&Row>> = HashMap::new();
+        for row in &other.rows {
+            known.entry(&row.grant.name).or_default().push(row);
+        }
+        let is_known = |row: &&Row| known.get(&*row.grant.name).is_some_and(|rows| rows.contains(row));
+        let mut names: Vec<_> =
+            users.rows.iter().filter(|row| !is_known(row)).map(|row| row.grant.to_string()).collect();
+        let [roles, others] = [users, other].map(|users| users.anonymous.unwrap_or(self.anonymous));
+        if roles != others {
+            names.push(format!("{} may {roles}", Identity::ANONYMOUS));
+        }
+        Names(names)
+    }
 }
 
 /// Task that reads the files again, and flushes the log.
@@ -200,22 +256,17 @@ impl Files {
             ticks.tick().await;
             let control = &self.control;
             control.flush_log();
-            if let Some((file, fixed)) = &mut self.users {
-                let apply = |bytes: &[u8]| {
-                    let users = parse_file(bytes)?;
-                    let count = users.rows.len();
-                    let policy = Policy::new(fixed.rows.iter().cloned().chain(users.rows));
-                    control.set_policy(policy, anonymous(users.anonymous.unwrap_or(fixed.anonymous)));
-                    Ok(count)
-                };
+            if let Some((file, users)) = &mut self.users {
+                let apply = |bytes: &[u8]| Ok(users.replace(parse_file(bytes)?, control));
                 file.read(file::MAX_BYTES, "users", apply).await;
             }
             #[cfg(feature = "access")]
             if let (Some(file), Some(jwt)) = (&mut self.keys, &control.jwt) {
                 let apply = |bytes: &[u8]| {
-                    let count = jwt.set_keys(bytes)?;
+                    let before = jwt.key_count();
+                    let after = jwt.set_keys(bytes)?;
                     control.forget_tokens();
-                    Ok(count)
+                    Ok(Applied { before, after, added: None, removed: None })
                 };
                 file.read(jwt::MAX_BYTES, "keys of tokens", apply).await;
             }

@@ -161,13 +161,20 @@ pub(super) async fn heartbeat(
     Target { app, id }: Target,
     request: Request,
 ) -> Response {
-    let (Parts { headers, uri, .. }, body) = request.into_parts();
+    let (Parts { headers, uri, extensions, .. }, body) = request.into_parts();
     intake::ignore(server.intake(), body).await;
-    renew(&server, &app, &id, &headers, uri.query())
+    renew(&server, &app, &id, &headers, uri.query(), &extensions)
 }
 
 /// Renews a lease, once the body of the heartbeat was read (docs/server.md, "Heartbeat").
-pub(super) fn renew(server: &ServerState, app: &str, id: &str, headers: &HeaderMap, query: Option<&str>) -> Response {
+pub(super) fn renew(
+    server: &ServerState,
+    app: &str,
+    id: &str,
+    headers: &HeaderMap,
+    query: Option<&str>,
+    extensions: &Extensions,
+) -> Response {
     let origin = source::origin(headers);
     let dirty = query::first(query, "lastDirtyTimestamp").map(|text| text.parse::<i64>());
     let known = dirty.as_ref().and_then(|parsed| parsed.as_ref().ok()).copied();
@@ -188,8 +195,8 @@ pub(super) fn renew(server: &ServerState, app: &str, id: &str, headers: &HeaderM
                     Ok(InstanceStatus::Unknown) => {}
                     Ok(status) => {
                         let effect = server.registry().store_override(app, id, status, server.now());
-                        let caller = Caller::of(origin, &Extensions::new());
-                        audit::override_set(app, id, status, effect, &caller, server.registry().changes());
+                        let caller = Caller::of(origin, extensions);
+                        audit::override_set(app, id, status, &effect, &caller, server.registry().changes());
                     }
                     Err(error) => return (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
                 }

@@ -243,8 +243,8 @@ impl BatchChanges {
                     Renewal::SenderIsNewer => {
                         if let Some(status) = item.overridden_status.filter(|&s| s != InstanceStatus::Unknown) {
                             let effect = registry.store_override(&app, id, status, now);
-                            audit::override_set(&app, id, status, effect, &self.caller, registry.changes());
-                            self.overridden(effect);
+                            audit::override_set(&app, id, status, &effect, &self.caller, registry.changes());
+                            self.overridden(&effect);
                         }
                         result(StatusCode::NOT_FOUND)
                     }
@@ -254,26 +254,24 @@ impl BatchChanges {
                 }
             }
             ReplicationAction::Cancel => {
-                let status = registry.cancel_from(&app, id, Origin::Replica, now);
-                if let Some(status) = status {
-                    self.cancelled += 1;
-                    audit::cancelled(&app, id, status, &self.caller, registry.changes());
-                }
-                found(status.is_some())
+                let Some(before) = registry.cancel_from(&app, id, Origin::Replica, now) else { return found(false) };
+                self.cancelled += 1;
+                audit::cancelled(&app, id, before, &self.caller, registry.changes());
+                found(true)
             }
             ReplicationAction::StatusUpdate => {
                 let Some(status) = item.status else { return failed() };
                 let effect = registry.set_override(&app, id, status, item.last_dirty_timestamp, now);
-                audit::override_set(&app, id, status, effect, &self.caller, registry.changes());
-                self.overridden(effect);
+                audit::override_set(&app, id, status, &effect, &self.caller, registry.changes());
+                self.overridden(&effect);
                 found(effect.is_found())
             }
             ReplicationAction::DeleteStatusOverride => {
                 let Some(dirty) = item.last_dirty_timestamp else { return failed() };
                 let status = item.status.unwrap_or(InstanceStatus::Unknown);
                 let effect = registry.delete_override(&app, id, status, Some(dirty), now);
-                audit::override_deleted(&app, id, status, effect, &self.caller, registry.changes());
-                self.overridden(effect);
+                audit::override_deleted(&app, id, status, &effect, &self.caller, registry.changes());
+                self.overridden(&effect);
                 found(effect.is_found())
             }
         }
@@ -285,7 +283,7 @@ impl BatchChanges {
             Ok(registered) => {
                 self.registered +=
                     usize::from(matches!(registered.outcome, RegisterOutcome::New | RegisterOutcome::Changed));
-                audit::registered(&app, &id, registered, &self.caller, self.server.registry().changes());
+                audit::registered(&app, &id, &registered, &self.caller, self.server.registry().changes());
                 registered.refused.map_or(StatusCode::OK, status)
             }
             Err(refused) => {
@@ -300,8 +298,8 @@ impl BatchChanges {
         self.reason.get_or_insert_with(|| format!("{}/{}: {reason}", Quoted(app), Quoted(id)));
     }
 
-    fn overridden(&mut self, effect: Effect) {
-        self.overrides += usize::from(effect == Effect::Changed);
+    fn overridden(&mut self, effect: &Effect) {
+        self.overrides += usize::from(effect.is_changed());
     }
 
     /// Logs the changes of the batch and its invalid items, if there are any.

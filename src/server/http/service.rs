@@ -250,7 +250,8 @@ impl<'a> FastPath<'a> {
         match self {
             Self::List(list) => applications::ready_response(server, list, request.headers()),
             Self::Heartbeat { app, id } if request.body().is_end_stream() => {
-                Some(instances::renew(server, app, id, request.headers(), request.uri().query()))
+                let query = request.uri().query();
+                Some(instances::renew(server, app, id, request.headers(), query, request.extensions()))
             }
             Self::Heartbeat { .. } | Self::Registration { .. } => None,
         }

@@ -4,7 +4,8 @@ use super::lease::Lease;
 use super::state::Registry;
 use crate::model::InstanceStatus;
 use crate::server::events::ServerEvent;
-use crate::server::outcome::Effect;
+use crate::server::outcome::{Effect, States};
+use crate::server::view::Record;
 
 impl Registry {
     /// Sets a status override.
@@ -52,6 +53,7 @@ impl Registry {
         if is_unchanged {
             return Effect::Unchanged;
         }
+        let before = lease.record().clone();
         lease.set_override(to, now);
         let version = self.override_version(lease, dirty, now);
         self.modify(lease, now, |instance| {
@@ -59,8 +61,9 @@ impl Registry {
             instance.overridden_status = to.unwrap_or(InstanceStatus::Unknown);
             instance.last_dirty_timestamp = version;
         });
+        let states = states(&before, lease.record());
         self.emit(&leases, app, id, |instance| ServerEvent::Overridden { instance });
-        Effect::Changed
+        Effect::Changed(states)
     }
 
     /// Stores the override of a replica. The next heartbeat applies it to the status.
@@ -70,10 +73,12 @@ impl Registry {
         if lease.override_status(now) == Some(status) {
             return Effect::Unchanged;
         }
+        let before = lease.record().clone();
         lease.set_override(Some(status), now);
         self.modify(lease, now, |instance| instance.overridden_status = status);
+        let states = states(&before, lease.record());
         self.emit(&leases, app, id, |instance| ServerEvent::Overridden { instance });
-        Effect::Changed
+        Effect::Changed(states)
     }
 
     /// Returns the version of an instance after a change of its override, which may raise it.
@@ -85,4 +90,8 @@ impl Registry {
         let dirty = dirty.map_or(0, |dirty| self.clamp(instance.app(), instance.id(), dirty, ours, now));
         ours.max(Some(dirty))
     }
+}
+
+fn states(before: &Record, after: &Record) -> States {
+    States { before: Some(before.instance.clone()), after: Some(after.instance.clone()) }
 }

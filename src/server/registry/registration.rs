@@ -10,7 +10,7 @@ use super::{limits, rules};
 use crate::model::{ActionType, Instance, InstanceStatus};
 use crate::server::audit;
 use crate::server::events::ServerEvent;
-use crate::server::outcome::{Origin, Refused, RegisterOutcome, Registered, Registrant};
+use crate::server::outcome::{Origin, Refused, RegisterOutcome, Registered, Registrant, States};
 
 impl Registry {
     /// Registers an instance, or replaces the data of a known one. See `docs/server.md`,
@@ -86,8 +86,13 @@ impl Registry {
         };
         let kept = Some(own).filter(|&own| own != instance.status && overridden.is_none());
         let status = instance.status;
+        let is_logged = audit::is_enabled() && matches!(outcome, RegisterOutcome::New | RegisterOutcome::Changed);
+        let state = |lease: &Lease| lease.record().instance.clone();
+        let before = old.filter(|_| is_logged).map(state);
+        let key = is_logged.then(|| (instance.app.clone(), Arc::<str>::from(instance.id())));
         let refused = self.admit(leases, instance, registrant, overridden, duration_secs, now, now)?;
-        Ok(Registered { status, outcome, kept, refused })
+        let after = key.and_then(|(app, id)| leases.get(&app, &id).map(state));
+        Ok(Registered { status, outcome, kept, refused, states: States { before, after } })
     }
 
     /// Creates a lease that counts from `since`, in place of the one that the instance has.

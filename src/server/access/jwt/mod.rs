@@ -185,6 +185,11 @@ impl Jwt {
         Ok(count)
     }
 
+    /// Returns the number of keys.
+    pub(super) fn key_count(&self) -> usize {
+        self.keys.load().len()
+    }
+
     pub(super) fn verify(&self, token: &str) -> Result<Verified, TokenFault> {
         let header = decode_header(token).map_err(|_| match claims_none(token) {
             true => TokenFault::Algorithm,

@@ -158,7 +158,13 @@ fn merged_metadata_is_a_registration() {
     registry.register(before, Client, 0).unwrap();
     assert_eq!(
         registry.merge_metadata("APP", "i", vec![("b".into(), "3".into()), ("c".into(), "4".into())], 7),
-        Ok(Some(Registered { status: Up, outcome: RegisterOutcome::Changed, kept: None, refused: None }))
+        Ok(Some(Registered {
+            status: Up,
+            outcome: RegisterOutcome::Changed,
+            kept: None,
+            refused: None,
+            states: crate::server::outcome::States::default()
+        }))
     );
     let stored = registry.stored();
     assert_eq!(stored.metadata.iter().collect::<Vec<_>>(), [("a", "1"), ("b", "3"), ("c", "4")]);
