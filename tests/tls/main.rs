@@ -11,6 +11,8 @@ mod files;
 #[cfg(feature = "tonic")]
 mod grpc;
 mod health_check;
+#[cfg(feature = "cli")]
+mod health_verb;
 #[cfg(all(feature = "access", feature = "peers"))]
 mod keys;
 mod listener;

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use http::StatusCode;
+use http::{StatusCode, Uri};
 use serde_json::{Value, json};
 use tokio::time::timeout;
-use tower_eureka::Settings;
+use tower_eureka::client::Resolved;
+use tower_eureka::{Eureka, Settings};
 
 use super::Context;
 use super::failure::{Failure, Outcome};
@@ -16,6 +17,10 @@ use super::target::{Access, Urls, seconds};
 use super::text::clean;
 use crate::address::{Address, Addresses, addresses};
 use crate::serve::LISTEN;
+
+/// Variables for the check of an image, whose command is fixed.
+const CA: &str = "TOWER_EUREKA_HEALTH_CA";
+const SERVER_NAME: &str = "TOWER_EUREKA_HEALTH_SERVER_NAME";
 
 #[derive(Args, Debug)]
 pub(crate) struct Health {
@@ -27,6 +32,16 @@ pub(crate) struct Health {
     /// File with USER:PASSWORD or "Bearer TOKEN" [default: variable TOWER_EUREKA_CREDENTIALS]
     #[arg(long, value_name = "FILE")]
     credentials: Option<PathBuf>,
+
+    /// File with the CA of the server in PEM [default: variable TOWER_EUREKA_HEALTH_CA, else
+    /// those of the settings or the system]
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+
+    /// Name in the certificate of the server, if it is not the host of the URL, to which the
+    /// connection goes [default: variable TOWER_EUREKA_HEALTH_SERVER_NAME]
+    #[arg(long, value_name = "NAME")]
+    server_name: Option<String>,
 
     /// Longest time of the check as a whole
     #[arg(long, value_name = "SECONDS", default_value = "3", value_parser = seconds)]
@@ -47,6 +62,7 @@ server. The settings of `serve` apply, in variables and files too.
 Examples:
   HEALTHCHECK CMD [\"/tower-eureka\", \"health\"]
   tower-eureka health --url http://registry:8761/
+  tower-eureka health --ca /tls/ca.crt --server-name registry.example.com
 
 Exit codes: 0 healthy, 1 not healthy or no response, 2 wrong usage";
 
@@ -54,7 +70,8 @@ Exit codes: 0 healthy, 1 not healthy or no response, 2 wrong usage";
 #[derive(Debug, PartialEq, Eq)]
 struct Checked {
     is_healthy: bool,
-    /// Status for people: `UP`, `OUT_OF_SERVICE`, or the reason why there is none.
+    /// Status for people: `UP`, `OUT_OF_SERVICE`, or the reason why there is none. It is harmless
+    /// for terminals.
     status: String,
 }
 
@@ -76,7 +93,7 @@ impl Health {
         let output = Output::new(self.json);
         let object = json!({ "healthy": checked.is_healthy, "status": checked.status });
         // The exit code is the result, also without a reader.
-        let _ = output.either(&object, &output.paint(color, &clean(&checked.status)));
+        let _ = output.either(&object, &output.paint(color, &checked.status));
         Ok(if checked.is_healthy { Outcome::Done } else { Outcome::Negative })
     }
 
@@ -85,16 +102,43 @@ impl Health {
         checked.unwrap_or_else(|failure| Checked { is_healthy: false, status: failure.to_string() })
     }
 
+    fn client(&self, url: &str, context: &Context) -> Result<Eureka, Failure> {
+        let access = Access { credentials: self.credentials.clone(), timeout: self.timeout };
+        let name = self.server_name.clone().or_else(|| variable(SERVER_NAME));
+        let (url, host) = match &name {
+            Some(name) => {
+                let (url, host) = renamed(url, name).map_err(Failure::usage)?;
+                (url, Some(host))
+            }
+            None => (url.to_owned(), None),
+        };
+        let mut builder = access.builder(Some(&Urls(url)), &context.settings)?;
+        if let Some(file) = self.ca.clone().or_else(|| variable(CA).map(PathBuf::from)) {
+            builder = builder.tls_ca_file(file);
+        }
+        if let Some(host) = host {
+            let resolver = move |_: &str| {
+                let host = host.clone();
+                async move {
+                    let addresses = tokio::net::lookup_host((host, 0)).await?;
+                    Ok::<_, std::io::Error>(Resolved::new(addresses.map(|address| address.ip())))
+                }
+            };
+            // A proxy would connect to the name.
+            builder = builder.resolver(resolver).no_proxy("*");
+        }
+        Ok(builder.build()?)
+    }
+
     /// Fetches the page of a server, or its list if it has no page.
     async fn page(&self, url: &str, context: &Context) -> Result<Checked, Failure> {
-        let access = Access { credentials: self.credentials.clone(), timeout: self.timeout };
         let (root, service) = split(url);
-        let client = access.client(Some(&Urls(root)), &context.settings)?;
+        let client = self.client(&root, context)?;
         let page = client.transport().page("actuator/health").await?;
         if !matches!(page.status().as_u16(), 401 | 403 | 404 | 405 | 406) {
             return Ok(judge(page.status(), page.body()));
         }
-        let client = access.client(Some(&Urls(service)), &context.settings)?;
+        let client = self.client(&service, context)?;
         let mut list = client.transport().page("apps/delta").await?;
         // The server may offer no deltas.
         if list.status() == StatusCode::FORBIDDEN {
@@ -112,13 +156,35 @@ impl Health {
     }
 }
 
+/// Returns the value of a variable that is set and not blank.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.trim().is_empty())
+}
+
+/// Returns the URL with this name as its host, and the host that it had.
+fn renamed(url: &str, name: &str) -> Result<(String, String), String> {
+    let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    if name.is_empty() || !name.chars().all(is_part) || name.parse::<std::net::IpAddr>().is_ok() {
+        return Err("--server-name takes a host name such as registry.example.com, without port".into());
+    }
+    let uri: Uri = url.parse().map_err(|_| "the URL has no usable host for --server-name".to_owned())?;
+    let (Some(host), Some((scheme, rest))) = (uri.host(), url.split_once("://")) else {
+        return Err("--server-name needs a URL such as https://localhost:8761/".into());
+    };
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let (user, place) = authority.rsplit_once('@').map_or(("", authority), |(user, place)| (user, place));
+    let user = if user.is_empty() { String::new() } else { format!("{user}@") };
+    let port = place.strip_prefix(host).unwrap_or_default();
+    Ok((format!("{scheme}://{user}{name}{port}{path}"), host.trim_matches(['[', ']']).to_owned()))
+}
+
 /// Interprets the response of /actuator/health.
 fn judge(status: StatusCode, body: &[u8]) -> Checked {
     let document: Value = serde_json::from_slice(body).unwrap_or_default();
     let named = document["status"].as_str();
     let is_healthy = status.is_success() && named.is_none_or(|named| named == "UP");
     let shown = match named {
-        Some(named) => named.to_owned(),
+        Some(named) => clean(named),
         None if is_healthy => "UP".to_owned(),
         None => format!("responded with {status}"),
     };
@@ -173,6 +239,22 @@ mod tests {
             assert_eq!(split(url), expected("http://h:1/", "http://h:1/eureka/"), "{url}");
         }
         assert_eq!(split("http://u:p@h/x/eureka/v2/"), expected("http://u:p@h/x/", "http://u:p@h/x/eureka/v2/"));
+    }
+
+    #[test]
+    fn name_of_the_certificate_replaces_the_host_of_the_url() {
+        for (url, expected, host) in [
+            ("https://localhost:8761/", "https://r.example:8761/", "localhost"),
+            ("https://10.0.0.1:1/eureka/", "https://r.example:1/eureka/", "10.0.0.1"),
+            ("https://[::1]:1/", "https://r.example:1/", "::1"),
+            ("https://u:p@h/", "https://u:p@r.example/", "h"),
+            ("https://h", "https://r.example", "h"),
+        ] {
+            assert_eq!(renamed(url, "r.example"), Ok((expected.into(), host.into())), "{url}");
+        }
+        for (url, name) in [("https://h/", ""), ("https://h/", "h:1"), ("https://h/", "10.0.0.1"), ("h", "r.example")] {
+            assert!(renamed(url, name).is_err(), "{url} {name}");
+        }
     }
 
     #[test]

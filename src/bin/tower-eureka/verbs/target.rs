@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 use tower_eureka::model::InstanceStatus;
-use tower_eureka::{BearerToken, Eureka, Settings};
+use tower_eureka::{BearerToken, Eureka, EurekaBuilder, Settings};
 
 use super::failure::Failure;
 
@@ -69,6 +69,11 @@ impl Access {
     /// Returns a client for these servers, or for those of the settings. The settings of a client
     /// apply as well, for example those of TLS and proxies.
     pub(crate) fn client(&self, urls: Option<&Urls>, settings: &[String]) -> Result<Eureka, Failure> {
+        Ok(self.builder(urls, settings)?.build()?)
+    }
+
+    /// Returns the builder of such a client.
+    pub(crate) fn builder(&self, urls: Option<&Urls>, settings: &[String]) -> Result<EurekaBuilder, Failure> {
         let settings = Settings::builder().arguments(settings).without_files().load().map_err(Failure::usage)?;
         let mut builder = Eureka::builder_from(&settings)?
             .enabled(true)
@@ -81,15 +86,14 @@ impl Access {
             }
             builder = builder.service_url(urls);
         }
-        builder = match self.credentials()? {
+        Ok(match self.credentials()? {
             None => builder,
             Some(Credentials::Basic(user, password)) => builder.basic_auth(user, password),
             Some(Credentials::Bearer(token)) => builder.bearer_token(move || {
                 let token = BearerToken::new(token.clone());
                 async { Ok::<_, std::convert::Infallible>(token) }
             }),
-        };
-        Ok(builder.build()?)
+        })
     }
 
     fn credentials(&self) -> Result<Option<Credentials>, Failure> {
