@@ -11,6 +11,7 @@ mod differential;
 mod health_pages;
 mod http;
 mod instances;
+mod locked_registry;
 mod many_instances;
 mod migration;
 mod mixed_cluster;

@@ -43,6 +43,11 @@ impl Process {
         read(&self.out)
     }
 
+    /// Returns the standard error output so far.
+    pub(crate) fn errors(&self) -> String {
+        read(&self.err)
+    }
+
     /// Waits for a line with these words, and returns the rest of the line.
     pub(crate) async fn line(&mut self, words: &str, within: Duration) -> String {
         let what = format!("{} says '{words}'", self.name);

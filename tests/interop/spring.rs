@@ -13,6 +13,10 @@ use super::{http, until};
 /// Time limit of a start. A JVM needs 8 seconds, and more on a busy machine.
 pub(crate) const START: Duration = Duration::from_secs(90);
 
+/// Arguments of a server without the read-only cache.
+const WITHOUT_CACHE: [&str; 2] =
+    ["--eureka.server.use-read-only-response-cache=false", "--eureka.server.response-cache-update-interval-ms=500"];
+
 /// Spring Cloud Eureka server without the read-only cache, whose lists are up to 30 seconds old.
 pub(crate) struct Server {
     pub(crate) process: Process,
@@ -38,25 +42,47 @@ impl Server {
 
     /// Starts a server that is reached at this host.
     pub(crate) async fn start_at(name: &str, host: &str, port: u16, arguments: &[String]) -> Self {
-        let without_cache = [
-            "--eureka.server.use-read-only-response-cache=false",
-            "--eureka.server.response-cache-update-interval-ms=500",
-        ];
-        Self::run(name, host, port, &[arguments, &without_cache.map(str::to_owned)].concat()).await
+        Self::run(name, host, port, &[arguments, &WITHOUT_CACHE.map(str::to_owned)].concat()).await
+    }
+
+    /// Starts a server that requires credentials for everything. `credentials` are those of a user,
+    /// as `user:password`.
+    pub(crate) async fn start_locked(
+        name: &str,
+        host: &str,
+        port: u16,
+        credentials: &str,
+        arguments: &[String],
+    ) -> Self {
+        let (user, password) = credentials.split_once(':').expect("user and password");
+        let user =
+            [format!("--spring.security.user.name={user}"), format!("--spring.security.user.password={password}")];
+        let command = java("locked-server", "eureka-locked-server-1.jar");
+        let arguments = [arguments, &user, &WITHOUT_CACHE.map(str::to_owned)].concat();
+        Self::run_as(name, command, host, port, &format!("{credentials}@"), &arguments).await
     }
 
     async fn run(name: &str, host: &str, port: u16, arguments: &[String]) -> Self {
-        let mut command = java("server", "eureka-server-1.jar");
+        Self::run_as(name, java("server", "eureka-server-1.jar"), host, port, "", arguments).await
+    }
+
+    async fn run_as(
+        name: &str,
+        mut command: Command,
+        host: &str,
+        port: u16,
+        credentials: &str,
+        arguments: &[String],
+    ) -> Self {
         command.args(arguments);
         command.arg(format!("--server.port={port}")).arg("--eureka.server.wait-time-in-ms-when-sync-empty=0");
         let mut process = Process::start(name, command);
-        let url = format!("http://{host}:{port}/eureka/");
         until("the Spring server responds", START, async || {
             process.assert_runs();
-            http::text(&format!("{url}apps")).await
+            http::text(&format!("http://{credentials}{host}:{port}/eureka/apps")).await
         })
         .await;
-        Self { process, port, url }
+        Self { process, port, url: format!("http://{host}:{port}/eureka/") }
     }
 }
 

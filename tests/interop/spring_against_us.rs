@@ -5,47 +5,11 @@ use std::time::Duration;
 use tower_eureka::Instance;
 use tower_eureka::model::InstanceStatus;
 
-use super::process::free_port;
 use super::rust::{Provider, Registry};
 use super::spring::Client;
 use super::{exclusive, http, until};
 
 const SOON: Duration = Duration::from_secs(20);
-
-#[tokio::test]
-async fn java_client_with_credentials_uses_a_locked_registry_and_one_without_is_refused() {
-    let _lock = exclusive().await;
-    let arguments = ["--spring.security.user.name=eureka", "--spring.security.user.password=s3cret"];
-    let mut registry = Registry::start_with("locked-registry", "127.0.0.1:0", &arguments.map(str::to_owned)).await;
-    let url = registry.url.replacen("http://", "http://eureka:s3cret@", 1);
-    let java = Client::start("locked-java", &url).await;
-    let java_id = java.id().await;
-    let up = async || http::only_instance(&url, "JAVA-CLIENT").await.filter(|i| i.status() == InstanceStatus::Up);
-    until("the client with credentials is registered and UP", SOON, up).await;
-    let renewal = async || {
-        let instance = http::instance(&url, "JAVA-CLIENT", &java_id).await?;
-        Some(instance.lease()?.last_renewal_timestamp)
-    };
-    let before = renewal().await.expect("client is registered");
-    until("its lease is renewed", SOON, async || renewal().await.filter(|&now| now > before)).await;
-    let line = [format!("{java_id} UP")];
-    until("it sees itself", SOON, async || (java.view("JAVA-CLIENT").await == line).then_some(())).await;
-
-    for path in ["apps", "apps/JAVA-CLIENT", "status"] {
-        let (status, _) = http::get(&format!("{}{path}", registry.url)).await.expect("registry responds");
-        assert_eq!(status, 401, "{path}");
-    }
-    let name = ["--spring.application.name=stranger"];
-    let mut stranger = Client::start_with("locked-stranger", &registry.url, free_port(), &name).await;
-    stranger.process.line("failure with status code 401", SOON).await;
-    assert!(http::application(&url, "STRANGER").await.is_none());
-    assert_eq!(stranger.view("JAVA-CLIENT").await, [] as [&str; 0]);
-
-    java.process.terminate().await;
-    until("the client deregistered", SOON, async || http::is_gone(&url, "JAVA-CLIENT", &java_id).await.then_some(()))
-        .await;
-    registry.process.assert_runs();
-}
 
 #[tokio::test]
 async fn java_client_registers_follows_changes_renews_and_leaves() {
