@@ -5,6 +5,10 @@
 #![allow(dead_code, reason = "each target uses one check")]
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a finding")]
 
+#[cfg(feature = "access")]
+#[path = "access_checks.rs"]
+mod access_checks;
+
 use std::cell::RefCell;
 
 use axum::Router;
@@ -17,6 +21,9 @@ use tower::ServiceExt;
 use tower_eureka::model::{Applications, ReplicationList, ReplicationResponse};
 use tower_eureka::server::Limits;
 use tower_eureka::{EurekaServer, Instance};
+
+#[cfg(feature = "access")]
+pub(crate) use self::access_checks::{credentials, keys, token, users};
 
 /// Checks a document `{"instance": {...}}`.
 pub(crate) fn instance(data: &[u8]) {

@@ -61,3 +61,27 @@ fn page() {
 fn body() {
     replay("body", checks::body);
 }
+
+#[cfg(feature = "access")]
+#[test]
+fn credentials() {
+    replay("credentials", checks::credentials);
+}
+
+#[cfg(feature = "access")]
+#[test]
+fn token() {
+    replay("token", checks::token);
+}
+
+#[cfg(feature = "access")]
+#[test]
+fn keys() {
+    replay("keys", checks::keys);
+}
+
+#[cfg(feature = "access")]
+#[test]
+fn users() {
+    replay("users", checks::users);
+}

@@ -55,7 +55,8 @@ pub(super) fn parse(text: &str) -> Result<Users, String> {
                 )));
             }
         };
-        let roles = parse_roles(roles).map_err(fail)?;
+        // The column may hold a part of a credential, so that its text is not shown.
+        let roles = parse_roles(roles).map_err(|_| fail(ROLES.into()))?;
         if name == Identity::ANONYMOUS {
             if credential != "-" || !applications.is_empty() {
                 return Err(fail("anonymous has the credential - and no applications".into()));
@@ -71,6 +72,10 @@ pub(super) fn parse(text: &str) -> Result<Users, String> {
     // An empty file is more likely a mistake than the wish to lock everybody out.
     if users.rows.is_empty() { Err("there is no user in it".into()) } else { Ok(users) }
 }
+
+/// Reason for which a column is no roles.
+const ROLES: &str = "the third column is no list of roles, which are read, register, operate, peer or *; a credential \
+                     with blanks stands in double quotes";
 
 pub(super) fn parse_roles(text: &str) -> Result<Roles, String> {
     let roles = Roles::parse(text)
@@ -173,8 +178,10 @@ mod tests {
             ("# only a comment\nanonymous - read\n", "no user"),
             ("a {noop}hunter2", "line 1: 2 columns"),
             ("\n\na {noop}hunter2 read X Y", "line 3: 5 columns"),
-            ("a {noop}hunter2 admin", "\"admin\" is no role"),
-            ("a {noop}hunter2 ,", "no role"),
+            ("a {noop}hunter2 admin", "line 1: the third column is no list of roles"),
+            ("a {noop}hunter2 ,", "no list of roles"),
+            ("a operate {noop}hunter2", "no list of roles"),
+            ("a {noop}my hunter2 read", "no list of roles"),
             ("a hunter2 read", "no encoding"),
             ("a {pbkdf2}hunter2 read", "{pbkdf2} is not supported"),
             ("a {token}short read", "8 to 1024"),
