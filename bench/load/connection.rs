@@ -9,8 +9,8 @@ use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -44,9 +44,20 @@ impl Connection {
     }
 
     pub(crate) async fn send(&mut self, method: &str, path: &str, body: &str) -> io::Result<Response> {
+        self.send_as(std::env::var("AUTHORIZATION").ok().as_deref(), method, path, body).await
+    }
+
+    /// Sends a request with these credentials.
+    pub(crate) async fn send_as(
+        &mut self,
+        credentials: Option<&str>,
+        method: &str,
+        path: &str,
+        body: &str,
+    ) -> io::Result<Response> {
         let mut request =
             format!("{method} {path} HTTP/1.1\r\nhost: x\r\naccept: application/json\r\naccept-encoding: gzip\r\n");
-        if let Ok(credentials) = std::env::var("AUTHORIZATION") {
+        if let Some(credentials) = credentials {
             request += &format!("authorization: {credentials}\r\n");
         }
         if !body.is_empty() {

@@ -1,12 +1,16 @@
 //! Connections that do little: the server's memory for each, and their effect on others.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, interval, sleep};
 
 use crate::connection::Connection;
 use crate::soak::{rss_kb, rss_mb};
@@ -73,6 +77,40 @@ async fn sip(address: SocketAddr) {
     while stream.read(&mut sip).await.is_ok_and(|read| read > 0) {
         sleep(PAUSE).await;
     }
+}
+
+/// Measures the heartbeats of a client without and with failed log-ins of others, each with another
+/// password.
+pub(crate) async fn guess(address: &str, apps: usize, per_second: u32) {
+    const CONNECTIONS: u32 = 20;
+    println!("without failed log-ins: {}", others(address, apps).await);
+    let mut guesses = JoinSet::new();
+    let statuses = Arc::<Mutex<BTreeMap<u16, u64>>>::default();
+    for connection in 0..CONNECTIONS {
+        let (address, statuses) = (address.to_owned(), statuses.clone());
+        guesses.spawn(async move {
+            let mut ticks = interval(Duration::from_secs(1) * CONNECTIONS / per_second);
+            let mut opened = Connection::open(&address).await.unwrap();
+            for attempt in 0_u32.. {
+                ticks.tick().await;
+                let password = BASE64_STANDARD.encode(format!("guesser:{connection}-{attempt}"));
+                let credentials = format!("Basic {password}");
+                let response = opened.send_as(Some(&credentials), "GET", "/eureka/apps/NONE", "").await.unwrap();
+                *statuses.lock().unwrap().entry(response.status).or_default() += 1;
+            }
+        });
+    }
+    // The first responses take the attempts that are allowed at once.
+    sleep(PAUSE).await;
+    let start = statuses.lock().unwrap().clone();
+    let measured = others(address, apps).await;
+    let mut during = statuses.lock().unwrap().clone();
+    for (status, count) in start {
+        during.entry(status).and_modify(|now| *now -= count);
+    }
+    let rate = |count: u64| format!("{:.0} a second", count as f64 / OTHERS.as_secs_f64());
+    let shown: Vec<_> = during.iter().map(|(status, count)| format!("{status}: {}", rate(*count))).collect();
+    println!("with failed log-ins ({}): {measured}", shown.join(", "));
 }
 
 /// Measures the heartbeats of one client meanwhile.

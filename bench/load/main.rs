@@ -8,6 +8,7 @@
 //! | `load change ADDRESS APPS ROUNDS` | changes one instance and fetches the full registry with gzip, repeatedly |
 //! | `load idle ADDRESS CONNECTIONS APPS PID` | opens idle connections and measures the server |
 //! | `load slow ADDRESS CONNECTIONS APPS PID` | the same with connections that read their responses slowly |
+//! | `load guess ADDRESS APPS RATE` | measures heartbeats during so many failed log-ins a second |
 //! | `load soak ADDRESS INSTANCES APPS CHANGES SECONDS PID` | sends a fleet's load at a fixed rate, and prints a line about the server every 10 s |
 #![allow(clippy::unwrap_used, reason = "a panic is reported by the script that runs it")]
 
@@ -37,6 +38,7 @@ async fn main() {
         ["slow", address, connections, apps, pid] => {
             crowd::slow(address, connections.parse().unwrap(), apps.parse().unwrap(), pid).await;
         }
+        ["guess", address, apps, rate] => crowd::guess(address, apps.parse().unwrap(), rate.parse().unwrap()).await,
         ["soak", address, instances, apps, changes, seconds, pid] => {
             let fleet = soak::Fleet {
                 address,
@@ -46,7 +48,7 @@ async fn main() {
             };
             soak::run(fleet, Duration::from_secs(seconds.parse().unwrap()), pid).await;
         }
-        _ => panic!("wait, populate, change, idle, slow or soak; see the head of bench/load/main.rs"),
+        _ => panic!("wait, populate, change, idle, slow, guess or soak; see the head of bench/load/main.rs"),
     }
 }
 
