@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Checks the unit, the manifests and the files of the container with the tools that are here, and says which checks were
-# not run.
+# Checks the unit, the manifests, the files of the container and the behavior in it with the tools that are here, and says
+# which checks were not run.
 #
 # packaging/check.sh [BINARY]: the binary that the unit starts, by default that of the debug build.
 set -euo pipefail
@@ -24,6 +24,36 @@ if command -v systemd-analyze >/dev/null; then
     echo 'unit: verified by systemd-analyze'
 else
     echo '!!! THE UNIT WAS NOT VERIFIED: no systemd-analyze here' >&2
+fi
+
+# As in a container: PID 1 of its own processes, on a root that is read-only, with no variables.
+if unshare --pid --fork --mount --mount-proc --kill-child mount -o remount,bind,ro / 2>/dev/null; then
+    for signals in TERM 'INT' 'TERM TERM'; do
+        unshare --pid --fork --mount --mount-proc --kill-child \
+            sh -c 'mount -o remount,bind,ro / && cd / && exec env -i "$0" serve --listen 127.0.0.1:0' "$binary" \
+            >"$folder/out" 2>"$folder/err" &
+        outer=$!
+        until url=$(grep -o 'http://.*' "$folder/out"); do
+            kill -0 "$outer" || { cat "$folder/err" >&2; exit 1; }
+            sleep 0.1
+        done
+        "$binary" health --url "$url"
+        read -r inner _ <"/proc/$outer/task/$outer/children"
+        grep -q '^NSpid:.*[[:space:]]1$' "/proc/$inner/status"
+        # A second signal may arrive after the end.
+        for signal in $signals; do kill -s "$signal" "$inner" 2>/dev/null || true; done
+        status=0
+        wait "$outer" || status=$?
+        # The second signal stops at once, with 128 plus its number.
+        [[ $status == 0 || $signals == 'TERM TERM' && $status == 143 ]] || {
+            echo "PID 1: exit code $status after $signals" >&2
+            cat "$folder/err" >&2
+            exit 1
+        }
+    done
+    echo 'container: works as PID 1 on a read-only root, and stops on SIGTERM and SIGINT'
+else
+    echo '!!! NOT RUN AS PID 1 ON A READ-ONLY ROOT: no permission for namespaces here' >&2
 fi
 
 manifests=packaging/kubernetes/tower-eureka.yaml
