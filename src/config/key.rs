@@ -1,6 +1,8 @@
 //! Keys of settings: one row per key, from which everything else is derived.
 
-use super::names::{covers, map_parts, relaxed, rest_after, uniform};
+#[cfg(feature = "server")]
+use super::names::relaxed;
+use super::names::{covers, map_parts, rest_after, uniform};
 use super::source::Entry;
 use super::value::{Unit, Value};
 use super::{InvalidSetting, Settings};

@@ -356,6 +356,7 @@ impl AccessControl {
     /// Returns the identity of a bearer token.
     fn token(&self, token: &str, address: Option<IpAddr>) -> Result<Found, Refusal> {
         let policy = self.policy.load();
+        #[cfg_attr(not(feature = "access"), expect(unused_mut, reason = "only a JWT changes it"))]
         let mut refusal = Refusal::wrong(Cause::Token);
         #[cfg(feature = "access")]
         if let Some(jwt) = &self.jwt {
