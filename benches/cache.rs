@@ -63,9 +63,10 @@ fn main() {
 
 /// Measures full fetches.
 async fn full(rounds: usize, size: usize) {
-    let first = Fleet::new(size).list(0, false);
-    let renewed = Fleet::new(size).list(1, false);
-    let changed = Fleet::new(size).list(2, true);
+    let first = Fleet::new(size).list(0, |_| None);
+    let renewed = Fleet::new(size).list(1, |_| None);
+    // About 1 %, spread over all applications.
+    let changed = Fleet::new(size).list(2, |at| (at % (APPS + 1) == 0).then_some(1));
     let plain = first.plain_len;
     println!(
         "{size} instances of {} bytes in {APPS} applications, {plain} bytes, {} compressed",
@@ -102,15 +103,18 @@ async fn full(rounds: usize, size: usize) {
 async fn deltas(rounds: usize, sizes: &[usize]) {
     for &size in sizes {
         let mut rows = Rows::default();
-        let list = Fleet::new(size).list(0, false);
+        let list = Fleet::new(size).list(0, |_| None);
         let mut naive = Naive::default();
         naive.full(&list.gzip);
         for changes in [1, 100] {
             let deltas: Vec<Bytes> = (0..2).map(|state| Fleet::new(size).delta(state, changes).gzip).collect();
+            // The list after each of them.
+            let changed = |version| Fleet::new(size).list(0, |at| (at < changes).then_some(version)).gzip;
+            let lists = [changed(0), changed(1)];
             let mut ours = Ours::start(true).await;
             ours.respond(&list.gzip).await;
             for _ in 0..rounds {
-                let time = ours.timed_deltas(&list.gzip, &deltas, DELTAS / changes).await;
+                let time = ours.timed_deltas(&lists, &deltas, DELTAS / changes).await;
                 rows.add(&format!("delta of {changes}: ours"), time);
                 let count = if size > SIZE { 2 } else { 4 };
                 let time = timed(|| (0..count).for_each(|number| naive.delta(&deltas[number % 2])));
@@ -211,14 +215,13 @@ impl Fleet {
         Self { size }
     }
 
-    /// Returns the list after this number of heartbeats. About 1 % of the instances have another
-    /// version if they `changed`.
-    fn list(&self, heartbeats: usize, changed: bool) -> Body {
+    /// Returns the list after this number of heartbeats, in which some instances were changed to a
+    /// version.
+    fn list(&self, heartbeats: usize, changed: impl Fn(usize) -> Option<usize>) -> Body {
         let mut apps = vec![String::new(); APPS];
         for at in 0..self.size {
-            // Spread over all applications.
-            let version = usize::from(changed && at % (APPS + 1) == 0);
-            self.write(&mut apps[at % APPS], at, heartbeats, version, "ADDED");
+            let (version, action) = changed(at).map_or((0, "ADDED"), |version| (version, "MODIFIED"));
+            self.write(&mut apps[at % APPS], at, heartbeats, version, action);
         }
         self.body(apps)
     }
@@ -295,6 +298,8 @@ struct Ours {
     eureka: Eureka,
     requests: mpsc::UnboundedReceiver<Asked>,
     asked: Asked,
+    /// Number of the delta that was sent last.
+    state: usize,
     /// A subscriber, as every caller has one.
     _orders: EurekaDiscover,
 }
@@ -320,7 +325,7 @@ impl Ours {
         let eureka = builder.build().unwrap();
         let orders = eureka.discover("app001").unwrap();
         let asked = requests.recv().await.unwrap();
-        Self { eureka, requests, asked, _orders: orders }
+        Self { eureka, requests, asked, state: 0, _orders: orders }
     }
 
     fn asks_for_delta(&self) -> bool {
@@ -342,18 +347,25 @@ impl Ours {
     }
 
     /// Responds to this number of requests for deltas, and returns the time for each. Requests for
-    /// the whole registry, which verify the copy, are not measured.
-    async fn timed_deltas(&mut self, list: &Bytes, deltas: &[Bytes], count: usize) -> Duration {
-        let (mut time, mut start, mut begun) = (Duration::ZERO, None, 0);
+    /// the whole registry, which verify the copy, get the list without a change. They are not
+    /// measured, and neither is the delta behind each: a large list has replaced everything in the
+    /// caches of the processor.
+    async fn timed_deltas(&mut self, lists: &[Bytes; 2], deltas: &[Bytes], count: usize) -> Duration {
+        let (mut time, mut start, mut begun, mut is_warm) = (Duration::ZERO, None, 0, false);
         while begun < count || start.is_some() {
-            if self.asks_for_delta() && begun < count {
-                start.get_or_insert_with(Clock::now);
-                self.respond(&deltas[begun % deltas.len()]).await;
-                begun += 1;
+            if self.asks_for_delta() && (begun < count || !is_warm) {
+                if is_warm {
+                    start.get_or_insert_with(Clock::now);
+                    begun += 1;
+                }
+                self.state = 1 - self.state;
+                self.respond(&deltas[self.state]).await;
+                is_warm = true;
             } else {
                 time += start.take().map_or(Duration::ZERO, |start: Clock| start.elapsed());
                 if begun < count {
-                    self.respond(list).await;
+                    self.respond(&lists[self.state]).await;
+                    is_warm = false;
                 }
             }
         }

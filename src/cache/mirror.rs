@@ -56,13 +56,22 @@ impl Mirror {
     /// Replaces the list by a full response. Unchanged instances and applications stay the same
     /// `Arc`. A digest that does not match its own list is ignored.
     pub(super) fn replace(&mut self, list: &Applications, digest: Option<Digest>) {
-        let mut listed = BTreeMap::<&Arc<str>, Vec<&Arc<Instance>>>::new();
+        let mut listed = BTreeMap::<&Arc<str>, Vec<&Arc<Application>>>::new();
         for application in &list.applications {
-            listed.entry(&application.name).or_default().extend(&application.instances);
+            listed.entry(&application.name).or_default().push(application);
         }
         let mut applications = BTreeMap::new();
-        for (name, instances) in listed {
+        for (name, parts) in listed {
             let known = self.applications.get(name);
+            // An application that was not known is usually complete.
+            if let ([whole], None) = (&parts[..], known)
+                && !whole.instances.is_empty()
+                && self.ids.set_distinct(name, &whole.instances)
+            {
+                applications.insert(name.clone(), Arc::clone(whole));
+                continue;
+            }
+            let instances: Vec<_> = parts.into_iter().flat_map(|part| &part.instances).collect();
             if let Some(known) = known.filter(|known| known.instances.iter().map(Arc::as_ptr).eq(pointers(&instances)))
             {
                 applications.insert(name.clone(), known.clone());
@@ -74,7 +83,11 @@ impl Mirror {
             }
         }
         let before = std::mem::replace(&mut self.applications, applications);
-        self.spares.clear();
+        let is_unchanged = |app: &str| match (before.get(app), self.applications.get(app)) {
+            (Some(before), Some(now)) => Arc::ptr_eq(before, now),
+            _ => false,
+        };
+        self.spares.retain(is_unchanged);
         self.skipped = StatusCounts::default();
         self.changes += 1;
         self.recount(&before, digest);
@@ -106,7 +119,9 @@ impl Mirror {
                 continue;
             }
             app.instances.iter().for_each(|instance| self.counts.add(instance.status()));
-            self.ids.set(name, &app.instances);
+            if !self.ids.has(name) {
+                self.ids.set(name, &app.instances);
+            }
             if let Some(ours) = &mut ours {
                 ours.add(Digest::of_application(app));
             }
@@ -204,9 +219,29 @@ impl Ids {
         candidates.find(|(at, _)| instances[*at].id() == id).map(|(at, _)| at)
     }
 
+    fn has(&self, app: &str) -> bool {
+        self.hashes.contains_key(app)
+    }
+
     fn set(&mut self, app: &Arc<str>, instances: &[Arc<Instance>]) {
-        let hashes = instances.iter().map(|instance| self.seed.hash_one(instance.id())).collect();
+        let hashes = self.hashes_of(instances);
         self.hashes.insert(app.clone(), hashes);
+    }
+
+    /// Sets the ids of an application and returns `true`, unless two of them may be equal.
+    fn set_distinct(&mut self, app: &Arc<str>, instances: &[Arc<Instance>]) -> bool {
+        let hashes = self.hashes_of(instances);
+        let mut sorted = hashes.clone();
+        sorted.sort_unstable();
+        let is_distinct = sorted.is_sorted_by(|one, next| one < next);
+        if is_distinct {
+            self.hashes.insert(app.clone(), hashes);
+        }
+        is_distinct
+    }
+
+    fn hashes_of(&self, instances: &[Arc<Instance>]) -> Vec<u64> {
+        instances.iter().map(|instance| self.seed.hash_one(instance.id())).collect()
     }
 
     fn push(&mut self, app: &Arc<str>, id: &str) {
@@ -308,5 +343,64 @@ impl Instance {
             }
             _ => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::InstanceStatus;
+
+    const SIZE: usize = 10_000;
+
+    fn list(ids: impl Iterator<Item = usize>, status: InstanceStatus) -> Applications {
+        let instance = |id: usize| Instance {
+            instance_id: Some(id.to_string().into()),
+            status,
+            action: Some(ActionType::Modified),
+            ..Instance::bare("A".into())
+        };
+        let instances = ids.map(|id| Arc::new(instance(id))).collect();
+        Applications {
+            applications: vec![Arc::new(Application { name: "A".into(), instances })],
+            ..Applications::default()
+        }
+    }
+
+    #[test]
+    fn delta_after_a_full_list_without_changes_costs_what_one_before_it_costs() {
+        let mut mirror = Mirror::default();
+        let full = || list(0..SIZE, InstanceStatus::Up);
+        mirror.replace(&full(), None);
+        let mut published = mirror.applications.clone();
+        let mut delta = |mirror: &mut Mirror, status| {
+            let delta = list(0..1, status);
+            let measured = allocation_counter::measure(|| mirror.apply(&delta));
+            published = mirror.applications.clone();
+            measured.bytes_total
+        };
+        for status in [InstanceStatus::Down, InstanceStatus::Up, InstanceStatus::Down, InstanceStatus::Up] {
+            delta(&mut mirror, status);
+        }
+        mirror.replace(&full(), None);
+        for status in [InstanceStatus::Down, InstanceStatus::Up] {
+            let bytes = delta(&mut mirror, status);
+            assert!(bytes < SIZE as u64, "{bytes} bytes");
+        }
+        assert_eq!(mirror.counts.to_string(), format!("UP_{SIZE}_"));
+    }
+
+    #[test]
+    fn application_that_was_not_known_is_taken_as_it_is_unless_an_id_occurs_twice() {
+        let mut mirror = Mirror::default();
+        let full = list(0..3, InstanceStatus::Up);
+        mirror.replace(&full, None);
+        assert!(Arc::ptr_eq(&mirror.applications["A"], &full.applications[0]));
+        mirror.apply(&list(1..2, InstanceStatus::Down));
+        assert_eq!(mirror.counts.to_string(), "DOWN_1_UP_2_");
+        let mut mirror = Mirror::default();
+        mirror.replace(&list([1, 2, 1].into_iter(), InstanceStatus::Up), None);
+        mirror.apply(&list(2..3, InstanceStatus::Down));
+        assert_eq!((mirror.counts.to_string().as_str(), mirror.len()), ("DOWN_1_UP_1_", 2));
     }
 }

@@ -69,9 +69,9 @@ impl Spares {
         self.0.remove(app);
     }
 
-    /// Forgets all applications, since they were replaced.
-    pub(super) fn clear(&mut self) {
-        self.0.clear();
+    /// Forgets the applications that were replaced.
+    pub(super) fn retain(&mut self, is_unchanged: impl Fn(&str) -> bool) {
+        self.0.retain(|app, _| is_unchanged(app));
     }
 }
 

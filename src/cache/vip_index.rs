@@ -33,11 +33,12 @@ impl VipIndex {
         after: &BTreeMap<Arc<str>, Arc<Application>>,
     ) {
         for (name, known, now) in changed(before, after) {
-            let changes = VipChanges::between(known, now, |instance| instance.vip_address.as_ref());
+            let differing = Differing::between(known, now);
+            let changes = VipChanges::between(known, now, differing, |instance| instance.vip_address.as_ref());
             if !changes.is_empty() {
                 changes.apply(&mut Arc::make_mut(index).plain, name);
             }
-            let changes = VipChanges::between(known, now, |instance| instance.secure_vip_address.as_ref());
+            let changes = VipChanges::between(known, now, differing, |instance| instance.secure_vip_address.as_ref());
             if !changes.is_empty() {
                 changes.apply(&mut Arc::make_mut(index).secure, name);
             }
@@ -55,9 +56,10 @@ impl VipChanges {
     fn between(
         known: Option<&Application>,
         now: Option<&Application>,
+        differing: Option<Differing<'_>>,
         list: fn(&Instance) -> Option<&Arc<str>>,
     ) -> Self {
-        if have_same_lists(known, now, list) {
+        if differing.is_some_and(|differing| differing.have_same(list)) {
             return Self { removed: BTreeSet::new(), added: BTreeSet::new() };
         }
         let (mut removed, mut added) = (addresses(known, list), addresses(now, list));
@@ -84,28 +86,38 @@ impl VipChanges {
     }
 }
 
-/// Returns `true` if the instances that changed have the same list of addresses as one that stayed.
-/// That is the usual case, and it is found without reading the other instances.
-fn have_same_lists(
-    known: Option<&Application>,
-    now: Option<&Application>,
-    list: fn(&Instance) -> Option<&Arc<str>>,
-) -> bool {
-    let (Some(known), Some(now)) = (known, now) else { return false };
-    let (mut known, mut now) = (&known.instances[..], &now.instances[..]);
-    let mut stayed = None;
-    while let ([first, known_rest @ ..], [same, now_rest @ ..]) = (known, now)
-        && Arc::ptr_eq(first, same)
-    {
-        (known, now, stayed) = (known_rest, now_rest, Some(first));
+/// Instances that differ between two states of an application.
+#[derive(Clone, Copy)]
+struct Differing<'a> {
+    known: &'a [Arc<Instance>],
+    now: &'a [Arc<Instance>],
+    /// Instance that is in both states.
+    stayed: &'a Arc<Instance>,
+}
+
+impl<'a> Differing<'a> {
+    /// Returns `None` if no instance is known to be in both states.
+    fn between(known: Option<&'a Application>, now: Option<&'a Application>) -> Option<Self> {
+        let (mut known, mut now) = (&known?.instances[..], &now?.instances[..]);
+        let mut stayed = None;
+        while let ([first, known_rest @ ..], [same, now_rest @ ..]) = (known, now)
+            && Arc::ptr_eq(first, same)
+        {
+            (known, now, stayed) = (known_rest, now_rest, Some(first));
+        }
+        while let ([known_rest @ .., last], [now_rest @ .., same]) = (known, now)
+            && Arc::ptr_eq(last, same)
+        {
+            (known, now, stayed) = (known_rest, now_rest, Some(last));
+        }
+        stayed.map(|stayed| Self { known, now, stayed })
     }
-    while let ([known_rest @ .., last], [now_rest @ .., same]) = (known, now)
-        && Arc::ptr_eq(last, same)
-    {
-        (known, now, stayed) = (known_rest, now_rest, Some(last));
+
+    /// Returns `true` if they have the same list of addresses as the instance that stayed. That is
+    /// the usual case, and it is found without reading the other instances.
+    fn have_same(self, list: fn(&Instance) -> Option<&Arc<str>>) -> bool {
+        self.known.iter().chain(self.now).all(|changed| list(changed) == list(self.stayed))
     }
-    let Some(stayed) = stayed else { return false };
-    known.iter().chain(now).all(|changed| list(changed) == list(stayed))
 }
 
 /// Returns the distinct addresses of an application in upper case. Nearly all instances of an

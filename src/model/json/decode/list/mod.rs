@@ -132,6 +132,7 @@ impl Rest {
     fn take(&mut self, Range { first, count }: Range, taken: &mut Vec<Arc<Instance>>) {
         let skipped = first.saturating_sub(self.begin).min(self.records.len());
         let count = count.min(self.records.len() - skipped);
+        taken.reserve_exact(count);
         taken.extend(self.records.by_ref().skip(skipped).take(count).flatten());
         self.begin += skipped + count;
     }

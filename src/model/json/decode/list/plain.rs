@@ -32,30 +32,60 @@ fn digits(text: &[u8]) -> Option<i64> {
     text.iter().try_fold(0, |number, byte| byte.is_ascii_digit().then(|| number * 10 + i64::from(byte - b'0')))
 }
 
+/// Members of a lease in the order of the Java servers: the beginning of each, and what sets it.
+const LEASE: [(&[u8], SetMember); 6] = [
+    (b"\"renewalIntervalInSecs\":", |lease, number| set_seconds(&mut lease.renewal_interval_secs, number)),
+    (b"\"durationInSecs\":", |lease, number| set_seconds(&mut lease.duration_secs, number)),
+    (b"\"registrationTimestamp\":", |lease, number| set(&mut lease.registration_timestamp, number)),
+    (b"\"lastRenewalTimestamp\":", |lease, number| set(&mut lease.last_renewal_timestamp, number)),
+    (b"\"evictionTimestamp\":", |lease, number| set(&mut lease.eviction_timestamp, number)),
+    (b"\"serviceUpTimestamp\":", |lease, number| set(&mut lease.service_up_timestamp, number)),
+];
+
+/// Sets a member of a lease. Returns `None` if the number is out of its range.
+type SetMember = fn(&mut LeaseInfo, i64) -> Option<()>;
+
+fn set(timestamp: &mut i64, number: i64) -> Option<()> {
+    *timestamp = number;
+    Some(())
+}
+
+fn set_seconds(seconds: &mut i32, number: i64) -> Option<()> {
+    *seconds = i32::try_from(number).ok().filter(|&seconds| seconds > 0)?;
+    Some(())
+}
+
 /// Reads a lease whose members are known and have numbers.
 pub(super) fn lease(value: &[u8]) -> Option<LeaseInfo> {
     let mut lease = LeaseInfo::default();
     let mut rest = value.strip_prefix(b"{")?;
+    // Position of the member that probably follows.
+    let mut next = 0;
     loop {
-        let (name, after) = name(rest)?;
-        let length = after.iter().position(|byte| !byte.is_ascii_digit())?;
-        let number = number(&after[..length])?;
-        let seconds = || i32::try_from(number).ok().filter(|&seconds| seconds > 0);
-        match name {
-            b"renewalIntervalInSecs" => lease.renewal_interval_secs = seconds()?,
-            b"durationInSecs" => lease.duration_secs = seconds()?,
-            b"registrationTimestamp" => lease.registration_timestamp = number,
-            b"lastRenewalTimestamp" => lease.last_renewal_timestamp = number,
-            b"evictionTimestamp" => lease.eviction_timestamp = number,
-            b"serviceUpTimestamp" => lease.service_up_timestamp = number,
-            _ => return None,
-        }
-        match &after[length..] {
+        let mut members = (next..LEASE.len()).chain(0..next);
+        let (at, after) = members.find_map(|at| Some((at, rest.strip_prefix(LEASE[at].0)?)))?;
+        let (number, after) = leading_number(after)?;
+        LEASE[at].1(&mut lease, number)?;
+        next = at + 1;
+        match after {
             [b',', more @ ..] => rest = more,
             b"}" => return Some(lease),
             _ => return None,
         }
     }
+}
+
+/// Reads the digits at the start. Returns the rest, too. JSON has no numbers with leading zeros.
+fn leading_number(text: &[u8]) -> Option<(i64, &[u8])> {
+    let (mut number, mut length) = (0, 0);
+    while let Some(digit) = text.get(length).map(|byte| byte.wrapping_sub(b'0')).filter(|digit| *digit < 10) {
+        if length == MAX_DIGITS {
+            return None;
+        }
+        number = number * 10 + i64::from(digit);
+        length += 1;
+    }
+    (length == 1 || length > 1 && text[0] != b'0').then(|| (number, &text[length..]))
 }
 
 /// Reads an object whose names and values are strings without escapes.
@@ -103,6 +133,8 @@ mod tests {
         }
         let read = lease(br#"{"durationInSecs":3,"lastRenewalTimestamp":17,"durationInSecs":4}"#).unwrap();
         assert_eq!(read, LeaseInfo { duration_secs: 4, last_renewal_timestamp: 17, ..LeaseInfo::default() });
+        let read = lease(br#"{"serviceUpTimestamp":0,"registrationTimestamp":999999999999999999}"#).unwrap();
+        assert_eq!((read.service_up_timestamp, read.registration_timestamp), (0, 999_999_999_999_999_999));
         for other in [
             "{}",
             "null",
@@ -114,6 +146,9 @@ mod tests {
             r#"{"durationInSecs":3}}"#,
             r#"{"durationInSecs":}"#,
             r#"{"durationInSecs":3,}"#,
+            r#"{"durationInSecs":03}"#,
+            r#"{"durationInSecs":1.5}"#,
+            r#"{"evictionTimestamp":1000000000000000000}"#,
             r#"{"unknown":3}"#,
         ] {
             assert_eq!(lease(other.as_bytes()), None, "{other}");

@@ -421,6 +421,11 @@ impl<'a> Members<'a> {
         self.marks.len()
     }
 
+    /// Returns for each member whether the instance before has the same one at this place.
+    pub(super) fn are_same(self) -> impl Iterator<Item = bool> + 'a {
+        self.marks.iter().map(|mark| mark.is_same)
+    }
+
     /// Returns the members of these bytes.
     pub(super) fn of(self, bytes: &'a [u8]) -> impl Iterator<Item = Member<'a>> {
         let mut start = 1;

@@ -42,6 +42,39 @@ impl Template {
         self.instance.clone_from(instance);
     }
 
+    /// Returns a copy of the instance without the texts that are read. References to texts take
+    /// most of the time of a copy.
+    fn copy(&self, members: Members<'_>, is_before: bool) -> Instance {
+        let mut is_read = [false; TEXTS.len()];
+        for ((_, field), is_same) in self.members.iter().zip(members.are_same()) {
+            if let (Field::Text(at), false) = (field, is_before && is_same) {
+                is_read[*at] = true;
+            }
+        }
+        let known = &*self.instance;
+        let text = |at: usize, text: &Option<Arc<str>>| if is_read[at] { None } else { text.clone() };
+        Instance {
+            instance_id: text(0, &known.instance_id),
+            host_name: text(1, &known.host_name),
+            ip_addr: text(2, &known.ip_addr),
+            home_page_url: text(3, &known.home_page_url),
+            status_page_url: text(4, &known.status_page_url),
+            health_check_url: text(5, &known.health_check_url),
+            secure_health_check_url: text(6, &known.secure_health_check_url),
+            vip_address: text(7, &known.vip_address),
+            secure_vip_address: text(8, &known.secure_vip_address),
+            asg_name: text(9, &known.asg_name),
+            app: known.app.clone(),
+            sid: known.sid.clone(),
+            data_center: known.data_center.clone(),
+            metadata: known.metadata.clone(),
+            app_group: known.app_group.clone(),
+            local: known.local.clone(),
+            fingerprint: known.fingerprint.clone(),
+            ..*known
+        }
+    }
+
     /// Decodes the members that differ from the template, and takes the others from it. Returns the
     /// instance and the number of bytes that were decoded, or `None` if the names of the members
     /// are not the same. `is_before` is true if the template is the instance before.
@@ -55,7 +88,7 @@ impl Template {
         if members.len() != self.members.len() {
             return Ok(None);
         }
-        let (mut instance, mut decoded) = (Instance::clone(&self.instance), 0);
+        let (mut instance, mut decoded) = (self.copy(members, is_before), 0);
         for ((name, field), member) in self.members.iter().zip(members.of(bytes)) {
             if is_before && member.is_same {
                 continue;
@@ -77,10 +110,27 @@ impl Template {
     }
 }
 
+/// Names of members that are texts, and the places of the texts.
+const TEXTS: [(&str, TextOf); 10] = [
+    ("instanceId", |instance| &mut instance.instance_id),
+    ("hostName", |instance| &mut instance.host_name),
+    ("ipAddr", |instance| &mut instance.ip_addr),
+    ("homePageUrl", |instance| &mut instance.home_page_url),
+    ("statusPageUrl", |instance| &mut instance.status_page_url),
+    ("healthCheckUrl", |instance| &mut instance.health_check_url),
+    ("secureHealthCheckUrl", |instance| &mut instance.secure_health_check_url),
+    ("vipAddress", |instance| &mut instance.vip_address),
+    ("secureVipAddress", |instance| &mut instance.secure_vip_address),
+    ("asgName", |instance| &mut instance.asg_name),
+];
+
+type TextOf = fn(&mut Instance) -> &mut Option<Arc<str>>;
+
 /// Member of an instance, by the way in which its usual form is read.
 #[derive(Clone, Copy, Debug)]
 enum Field {
-    Text(fn(&mut Instance) -> &mut Option<Arc<str>>),
+    /// Position in [`TEXTS`].
+    Text(usize),
     Time(fn(&mut Instance) -> &mut Option<i64>),
     Lease,
     Metadata,
@@ -91,17 +141,10 @@ enum Field {
 
 impl Field {
     fn of(name: &str) -> Self {
+        if let Some(text) = TEXTS.iter().position(|(known, _)| *known == name) {
+            return Self::Text(text);
+        }
         match name {
-            "instanceId" => Self::Text(|instance| &mut instance.instance_id),
-            "hostName" => Self::Text(|instance| &mut instance.host_name),
-            "ipAddr" => Self::Text(|instance| &mut instance.ip_addr),
-            "homePageUrl" => Self::Text(|instance| &mut instance.home_page_url),
-            "statusPageUrl" => Self::Text(|instance| &mut instance.status_page_url),
-            "healthCheckUrl" => Self::Text(|instance| &mut instance.health_check_url),
-            "secureHealthCheckUrl" => Self::Text(|instance| &mut instance.secure_health_check_url),
-            "vipAddress" => Self::Text(|instance| &mut instance.vip_address),
-            "secureVipAddress" => Self::Text(|instance| &mut instance.secure_vip_address),
-            "asgName" => Self::Text(|instance| &mut instance.asg_name),
             "lastUpdatedTimestamp" => Self::Time(|instance| &mut instance.last_updated_timestamp),
             "lastDirtyTimestamp" => Self::Time(|instance| &mut instance.last_dirty_timestamp),
             "leaseInfo" => Self::Lease,
@@ -114,7 +157,7 @@ impl Field {
     /// Reads a value of the usual form. `None` if it has another one.
     fn read(self, instance: &mut Instance, value: &[u8], common: &mut Common) -> Option<()> {
         match self {
-            Self::Text(field) => *field(instance) = Some(plain::text(value)?.into()),
+            Self::Text(at) => *TEXTS[at].1(instance) = Some(plain::text(value)?.into()),
             Self::Time(field) => *field(instance) = Some(plain::number(value)?),
             Self::Lease => instance.lease = Some(plain::lease(value)?),
             Self::Metadata => instance.metadata = common.metadata(value)?,
