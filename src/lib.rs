@@ -85,6 +85,7 @@ pub mod discover;
 mod error;
 #[cfg(feature = "client")]
 mod eureka;
+mod invisible;
 #[cfg(feature = "client")]
 mod metrics;
 #[cfg(feature = "client")]

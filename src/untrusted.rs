@@ -5,6 +5,8 @@
 
 use std::fmt::{self, Display, Write};
 
+use crate::invisible::is_invisible;
+
 /// Maximum number of characters of an untrusted value.
 const MAX_CHARS: usize = 100;
 
@@ -78,12 +80,6 @@ impl Write for Escaped<'_, '_> {
     }
 }
 
-/// Returns `true` for format characters, which terminals do not show and which may reorder the
-/// text.
-fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,6 +95,7 @@ mod tests {
             ("a=b", r#""a=b""#.to_owned()),
             ("ü's \"x\"", r#""ü's \"x\"""#.to_owned()),
             ("a\u{202e}b\u{2028}c\u{200b}\u{85}", r#""a\u{202e}b\u{2028}c\u{200b}\u{85}""#.to_owned()),
+            ("a\u{3164}\u{ffa0}\u{fe0f}", r#""a\u{3164}\u{ffa0}\u{fe0f}""#.to_owned()),
             (&"x".repeat(100), "x".repeat(100)),
             (&"x".repeat(5_000_000), format!("{}...", "x".repeat(100))),
             (&"ä".repeat(101), format!("\"{}\"...", "ä".repeat(100))),
@@ -109,8 +106,8 @@ mod tests {
 
     #[test]
     fn text_with_untrusted_values_is_escaped_and_excerpts_are_truncated() {
-        let forged = "responded with 404: \"x\"\nFORGED \u{1b}[31m\u{9b}\u{2028}\u{2066}ü";
-        let escaped = r#"responded with 404: "x"\nFORGED \u{1b}[31m\u{9b}\u{2028}\u{2066}ü"#;
+        let forged = "responded with 404: \"x\"\nFORGED \u{1b}[31m\u{9b}\u{2028}\u{2066}\u{34f}\u{180e}\u{e0041}ü";
+        let escaped = r#"responded with 404: "x"\nFORGED \u{1b}[31m\u{9b}\u{2028}\u{2066}\u{34f}\u{180e}\u{e0041}ü"#;
         assert_eq!([Sanitized(forged).to_string(), Excerpt(forged).to_string()], [escaped; 2]);
         assert_eq!(Excerpt("x".repeat(100)).to_string(), "x".repeat(100));
         assert_eq!(Excerpt("ä".repeat(101)).to_string(), format!("{}...", "ä".repeat(100)));

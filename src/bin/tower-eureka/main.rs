@@ -4,6 +4,8 @@ mod address;
 mod arguments;
 mod descriptors;
 mod filter;
+#[path = "../../invisible.rs"]
+mod invisible;
 mod log;
 mod memory;
 mod serve;

@@ -9,6 +9,7 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
 use super::Format;
+use crate::invisible::is_invisible;
 
 /// Maximum length of a line in bytes.
 const LINE_BYTES: usize = 8 * 1024;
@@ -75,7 +76,7 @@ fn escaped(text: &str, format: Format, ansi: bool) -> String {
         let written = match (c, format) {
             (c, _) if !is_unsafe(c) => line.write_char(c),
             // In a JSON object such a character is always within a string.
-            (c, Format::Json) => write!(line, "\\u{:04x}", u32::from(c)),
+            (c, Format::Json) => c.encode_utf16(&mut [0; 2]).iter().try_for_each(|unit| write!(line, "\\u{unit:04x}")),
             (c, Format::Text) if c.is_control() => write!(line, "{}", c.escape_debug()),
             (c, Format::Text) => write!(line, "{}", c.escape_unicode()),
         };
@@ -86,8 +87,7 @@ fn escaped(text: &str, format: Format, ansi: bool) -> String {
 
 /// Returns true for control characters and for format characters that break or reorder a line.
 fn is_unsafe(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    c.is_control() || is_invisible(c)
 }
 
 /// Returns the length of the colour code at the start of the text, as tracing writes it: ESC [
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn json_line_stays_an_object_with_the_same_values() {
-        let object = serde_json::json!({ "app": "a\u{85}\u{202e}\u{7f}ü\n\u{2028}", "level": "INFO" });
+        let object = serde_json::json!({ "app": "a\u{85}\u{202e}\u{7f}ü\n\u{2028}\u{3164}\u{e0041}", "level": "INFO" });
         let line = String::from_utf8(clean(&object.to_string(), Format::Json, false)).unwrap();
         assert!(!line.trim_end().chars().any(is_unsafe), "{line:?}");
         assert_eq!(serde_json::from_str::<Value>(&line).unwrap(), object);

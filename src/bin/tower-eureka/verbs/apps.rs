@@ -12,12 +12,13 @@ use super::Context;
 use super::failure::{Cause, Failure, Outcome};
 use super::fields::{address, fields, override_of, record};
 use super::output::{Color, Output, Table};
-use super::target::{Target, status};
-use super::text::{clean, count, duration, now_ms};
+use super::target::{Target, named, status};
+use super::text::{clean, clean_name, count, duration, now_ms};
 
 #[derive(Args, Debug)]
 pub(crate) struct Apps {
     /// Application to list, in any case [default: all]
+    #[arg(value_parser = named)]
     name: Option<String>,
 
     /// List only instances with this status
@@ -58,8 +59,10 @@ impl Apps {
             Some(name) => match transport.application(name).await? {
                 Some(application) => vec![Arc::new(application)],
                 None => {
-                    let text =
-                        format!("the registry has no instance of {}; see the names in: tower-eureka apps", clean(name));
+                    let text = format!(
+                        "the registry has no instance of {}; see the names in: tower-eureka apps",
+                        clean_name(name)
+                    );
                     return Err(Failure::new(Cause::NotFound, text));
                 }
             },
@@ -99,8 +102,8 @@ fn table(instances: &[Arc<Instance>], output: &Output) -> Result<(), Failure> {
             .filter(|_| status == InstanceStatus::Up)
             .map(|since| duration(Duration::from_millis(now.saturating_sub(since).try_into().unwrap_or(0))));
         table.row([
-            (clean(instance.app()), Color::None),
-            (clean(instance.id()), Color::None),
+            (clean_name(instance.app()), Color::None),
+            (clean_name(instance.id()), Color::None),
             (shown, Color::of(status)),
             (clean(&address(instance)), Color::None),
             or_dash(instance.zone()),
@@ -125,7 +128,9 @@ fn summary(instances: &[Arc<Instance>]) -> String {
 }
 
 fn long(instance: &Instance, output: &Output) -> Result<(), Failure> {
-    output.line(&output.paint(Color::Heading, &format!("{} {}", clean(instance.app()), clean(instance.id()))))?;
+    output.line(
+        &output.paint(Color::Heading, &format!("{} {}", clean_name(instance.app()), clean_name(instance.id()))),
+    )?;
     for (name, value) in fields(instance) {
         let color = if name == "status" { Color::of(instance.status()) } else { Color::None };
         output.line(&format!("  {:<22} {}", clean(&name), output.paint(color, &clean(&value))))?;

@@ -12,16 +12,17 @@ use super::Context;
 use super::failure::{Cause, Failure, Outcome};
 use super::fields::{override_of, record};
 use super::output::{Color, Output};
-use super::target::{Target, status};
-use super::text::clean;
+use super::target::{Target, named, status};
+use super::text::{clean, clean_name};
 
 /// Name of an instance, with the registry that has it.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Named {
     /// Application, in any case
+    #[arg(value_parser = named)]
     pub(crate) app: String,
     /// Instance id, as `apps` prints it
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "ID", value_parser = named)]
     pub(crate) id: String,
 }
 
@@ -33,14 +34,14 @@ impl Named {
 
     /// Returns the error for an instance that the registry does not have.
     pub(crate) fn unknown(&self) -> Failure {
-        let (app, id) = (clean(&self.app), clean(&self.id));
+        let (app, id) = (clean_name(&self.app), clean_name(&self.id));
         let text = format!("the registry has no instance {id} of {app}; see the ids in: tower-eureka apps {app}");
         Failure::new(Cause::NotFound, text)
     }
 
     /// Returns the name for people.
     pub(crate) fn display(&self) -> String {
-        format!("{} {}", clean(&self.app.to_uppercase()), clean(&self.id))
+        format!("{} {}", clean_name(&self.app.to_uppercase()), clean_name(&self.id))
     }
 
     /// Returns the error of a change.

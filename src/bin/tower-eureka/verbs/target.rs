@@ -10,6 +10,7 @@ use tower_eureka::model::InstanceStatus;
 use tower_eureka::{BearerToken, Eureka, EurekaBuilder, Settings};
 
 use super::failure::Failure;
+use super::text::parse_name;
 
 /// Variable with the credentials.
 pub(crate) const CREDENTIALS: &str = "TOWER_EUREKA_CREDENTIALS";
@@ -171,6 +172,12 @@ pub(crate) fn status(text: &str) -> Result<InstanceStatus, String> {
         Ok(InstanceStatus::Unknown) | Err(_) => Err("expected UP, DOWN, STARTING or OUT_OF_SERVICE".into()),
         Ok(status) => Ok(status),
     }
+}
+
+/// Parses the name of an application or an instance as the verbs print it.
+#[allow(clippy::unnecessary_wraps, reason = "clap takes parsers that may fail")]
+pub(crate) fn named(text: &str) -> Result<String, String> {
+    Ok(parse_name(text))
 }
 
 #[cfg(test)]

@@ -8,8 +8,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
+use crate::invisible::is_invisible;
+
 /// Maximum number of characters of a value in a table.
 const MAX_CHARS: usize = 120;
+/// Maximum number of characters of a name in a table.
+const MAX_NAME_CHARS: usize = 1_000;
+/// Beginning of an escaped character.
+const ESCAPE: &str = "\\u{";
 
 /// Returns the text with each character escaped that a terminal would obey or not show. It is cut
 /// off after 120 characters.
@@ -30,20 +36,53 @@ pub(crate) fn clean(text: &str) -> String {
     cleaned
 }
 
+/// Returns the name of an application or the id of an instance with each character escaped that a
+/// terminal would obey or not show. It is cut off after 1,000 characters.
+///
+/// [`parse_name`] reads it. If a character is escaped, or one seems to be, backslashes are doubled.
+pub(crate) fn clean_name(text: &str) -> String {
+    let is_escaped = text.contains(ESCAPE) || !text.chars().all(is_plain);
+    let mut shown = String::with_capacity(text.len().min(4 * MAX_CHARS));
+    for (number, c) in text.chars().enumerate() {
+        if number == MAX_NAME_CHARS {
+            shown.push_str("...");
+            break;
+        }
+        match c {
+            '\\' if is_escaped => shown.push_str("\\\\"),
+            _ if is_plain(c) => shown.push(c),
+            _ => shown.extend(c.escape_unicode()),
+        }
+    }
+    shown
+}
+
+/// Returns the name that [`clean_name`] shows so.
+pub(crate) fn parse_name(text: &str) -> String {
+    let (mut parsed, mut rest) = (String::with_capacity(text.len()), text);
+    if !text.contains(ESCAPE) {
+        return text.to_owned();
+    }
+    while let Some(c) = rest.chars().next() {
+        let escaped = rest.strip_prefix(ESCAPE).and_then(|code| code.split_once('}'));
+        let character = escaped.and_then(|(code, after)| {
+            let code = u32::from_str_radix(code, 16).ok()?;
+            Some((char::from_u32(code)?, after))
+        });
+        let doubled = rest.strip_prefix(r"\\").map(|after| ('\\', after));
+        let (c, after) = character.or(doubled).unwrap_or((c, &rest[c.len_utf8()..]));
+        parsed.push(c);
+        rest = after;
+    }
+    parsed
+}
+
 /// Returns `true` if the character is visible and moves nothing but the cursor, by one column or
 /// two.
 fn is_plain(c: char) -> bool {
     // The standard library escapes control characters, unassigned ones, and those that combine with
     // the one before.
     matches!(c, '\'' | '"' | '\\') || c.escape_debug().len() == 1 && !is_invisible(c)
-}
-
-/// Returns `true` for format characters and blanks of any width but that of the space.
-fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{a0}' | '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}'..='\u{17b5}'
-        | '\u{180b}'..='\u{180f}' | '\u{2000}'..='\u{200f}' | '\u{2028}'..='\u{202f}' | '\u{205f}'..='\u{206f}'
-        | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}'
-        | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// Returns the document in one line, with each character escaped that a terminal would obey or not
@@ -114,6 +153,26 @@ mod tests {
         }
         assert_eq!(clean(&"ä".repeat(120)), "ä".repeat(120));
         assert_eq!(clean(&"ä".repeat(1_000_000)), format!("{}...", "ä".repeat(120)));
+    }
+
+    #[test]
+    fn name_is_parsed_as_it_is_shown() {
+        for (text, shown) in [
+            ("10.0.0.1:orders:8080", "10.0.0.1:orders:8080"),
+            (r"\\server\share\", r"\\server\share\"),
+            ("a\u{3164}b\n", r"a\u{3164}b\u{a}"),
+            (r"\u{1b}", r"\\u{1b}"),
+            ("\\\u{1b}", r"\\\u{1b}"),
+            (r"a\\u{1b}\u{", r"a\\\\u{1b}\\u{"),
+            (&"ä".repeat(1_000), &"ä".repeat(1_000)),
+        ] {
+            assert_eq!(clean_name(text), shown);
+            assert_eq!(parse_name(shown), text);
+        }
+        for text in ["", "}", r"\", r"\u", r"\u{", r"\u{x}", r"\u{d800}", r"\u{ffffffffff}"] {
+            assert_eq!(parse_name(text), text);
+        }
+        assert_eq!(clean_name(&"ä".repeat(1_001)), format!("{}...", "ä".repeat(1_000)));
     }
 
     #[test]

@@ -21,7 +21,7 @@ use super::failure::{Failure, Outcome};
 use super::fields::ACTION;
 use super::output::{Color, Output, Table};
 use super::target::{Access, Urls, seconds};
-use super::text::{clean, count};
+use super::text::{clean, clean_name, count};
 
 /// Maximum number of instances that are fetched singly. Further ones are compared as listed.
 const MAX_SINGLE: usize = 500;
@@ -197,8 +197,10 @@ fn write_table(nodes: &[Node], comparison: &Comparison, output: &Output) -> Resu
                 None => Color::Bad,
                 Some(_) => Color::Warning,
             };
-            let name = if is_minor { Color::Faint } else { Color::None };
-            let cells = [&*difference.key.app, &*difference.key.id, &*difference.field].map(|text| (clean(text), name));
+            let key_color = if is_minor { Color::Faint } else { Color::None };
+            let key = &difference.key;
+            let cells =
+                [clean_name(&key.app), clean_name(&key.id), clean(&difference.field)].map(|text| (text, key_color));
             let absent = if difference.field == INSTANCE { "missing" } else { "none" };
             let values = difference
                 .values

@@ -18,7 +18,7 @@ use super::failure::{Cause, Failure, Outcome};
 use super::fields::{Change, STATUS, VERSION, address};
 use super::output::{Color, Output};
 use super::target::{Target, seconds};
-use super::text::{clean, count, duration, now_ms, time_of_day};
+use super::text::{clean, clean_name, count, duration, now_ms, time_of_day};
 
 #[derive(Args, Debug)]
 pub(crate) struct Watch {
@@ -165,7 +165,7 @@ fn write_event(event: &Event, output: &Output) -> Result<(), Failure> {
         Event::Removed(_) => Color::Bad,
         Event::Changed(..) => Color::Warning,
     };
-    let (sign, app, id) = (output.paint(color, sign), clean(instance.app()), clean(instance.id()));
+    let (sign, app, id) = (output.paint(color, sign), clean_name(instance.app()), clean_name(instance.id()));
     output.line(&format!("{} {sign} {app} {id} {detail}", time_of_day(now)))?;
     Ok(())
 }
