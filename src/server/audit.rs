@@ -360,15 +360,11 @@ pub(super) fn override_deleted(
 }
 
 fn override_changed(effect: &Effect, caller: &Caller, changes: &Changes, log: impl FnOnce(bool, &States)) {
-    let count = || changes.counts.add(Change::Override, caller.origin);
     match effect {
         Effect::NotFound => {}
-        Effect::Unchanged => {
-            count();
-            log(true, &States::default());
-        }
+        Effect::Unchanged => log(true, &States::default()),
         Effect::Changed(states) => {
-            count();
+            changes.counts.add(Change::Override, caller.origin);
             log(caller.is_quiet(changes), states);
         }
     }

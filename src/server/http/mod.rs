@@ -70,7 +70,6 @@ pub(super) use self::refusals::Refusals;
 pub(super) use self::response::accepts_gzip;
 pub use self::service::{RegistryService, ResponseFuture};
 pub(super) use self::state::{Parts, ServerState};
-use super::metrics::OperationLabel;
 
 /// Suffixes of a client's base URL. Netflix clients append a version, which may be any word as in
 /// Java. fargo doubles the slash of a base URL that ends in one.
@@ -155,7 +154,7 @@ pub(super) fn embedded_router(server: &ServerState) -> Router {
 
 async fn measure(State(server): State<ServerState>, request: Request, next: Next) -> Response {
     let measured = server.measured();
-    let operation = OperationLabel::of(request.method(), request.uri().path(), "");
+    let operation = operation::label(request.method(), request.uri().path(), "");
     let mut timer = measured.timer(measured.start(), || operation);
     let response = next.run(request).await;
     timer.finish(response.status());

@@ -8,6 +8,7 @@ use percent_encoding::percent_decode_str;
 use tower::{Layer, Service};
 
 use crate::model::app_name;
+use crate::server::metrics::OperationLabel;
 
 /// Operation of a request to a registry. [`DescribeLayer`] puts it into the extensions of each
 /// request.
@@ -71,7 +72,35 @@ impl Operation {
     /// ```
     pub fn of(method: &Method, path: &str, mount: &str) -> Self {
         let other = Self { kind: OperationKind::Other, app: None, instance: None };
-        let Some(path) = path.strip_prefix(mount).and_then(|path| path.strip_prefix('/')) else { return other };
+        let Some(Found { kind, app, instance, .. }) = Found::of(method, path, mount) else { return other };
+        let decode = |name: &str| percent_decode_str(name).decode_utf8().map(|name| name.into_owned()).ok();
+        // The router refuses a name that is not UTF-8.
+        let (app, instance) = match (app.map(decode), instance.map(decode)) {
+            (Some(None), _) | (_, Some(None)) => return other,
+            (app, instance) => (app.flatten(), instance.flatten()),
+        };
+        Self { kind, app: app.as_deref().map(app_name), instance: instance.map(Into::into) }
+    }
+}
+
+/// Returns the operation of a request as the metrics name it.
+pub(super) fn label(method: &Method, path: &str, mount: &str) -> OperationLabel {
+    Found::of(method, path, mount).map_or(OperationLabel::Other, |found| found.label())
+}
+
+/// Operation of a path, with the names as they are there.
+struct Found<'a> {
+    kind: OperationKind,
+    /// Label of the operation if it reads.
+    read: OperationLabel,
+    app: Option<&'a str>,
+    instance: Option<&'a str>,
+}
+
+impl<'a> Found<'a> {
+    /// Returns `None` if there is no such resource.
+    fn of(method: &Method, path: &'a str, mount: &str) -> Option<Self> {
+        let path = path.strip_prefix(mount)?.strip_prefix('/')?;
         let (segments, count) = segments(path);
         let segments = &segments[..count];
         // The prefixes of the router: none, a version or an empty segment, a version and an empty
@@ -81,11 +110,25 @@ impl Operation {
             ["", rest @ ..] => rest,
             _ => &[],
         };
-        [segments, versioned, doubled].into_iter().find_map(|segments| Self::below(method, segments)).unwrap_or(other)
+        [segments, versioned, doubled].into_iter().find_map(|segments| Self::below(method, segments))
+    }
+
+    fn label(&self) -> OperationLabel {
+        match self.kind {
+            OperationKind::Read => self.read,
+            OperationKind::Register => OperationLabel::Register,
+            OperationKind::Renew => OperationLabel::Heartbeat,
+            OperationKind::Cancel => OperationLabel::Cancel,
+            OperationKind::SetOverride => OperationLabel::SetOverride,
+            OperationKind::ClearOverride => OperationLabel::DeleteOverride,
+            OperationKind::SetMetadata => OperationLabel::Metadata,
+            OperationKind::Replicate => OperationLabel::Replication,
+            OperationKind::Other => OperationLabel::Other,
+        }
     }
 
     /// Returns the operation of a path without prefix, or `None` if there is no such resource.
-    fn below(method: &Method, segments: &[&str]) -> Option<Self> {
+    fn below(method: &Method, segments: &[&'a str]) -> Option<Self> {
         use OperationKind::{Cancel, ClearOverride, Other, Read, Register, Renew, Replicate, SetMetadata, SetOverride};
         // Each path may end in a slash.
         let segments = match segments {
@@ -95,16 +138,21 @@ impl Operation {
         let is = |wanted: &Method| method == wanted;
         let is_get = is(&Method::GET) || is(&Method::HEAD);
         let read = if is_get { Read } else { Other };
-        let (kind, app, instance) = match *segments {
-            ["apps"] | ["apps", "delta"] | ["status"] | ["serverinfo", "statusoverrides"] => (read, None, None),
-            ["apps", app] => (if is(&Method::POST) { Register } else { read }, Some(app), None),
+        let (label, kind, app, instance) = match *segments {
+            ["apps"] => (OperationLabel::List, read, None, None),
+            ["apps", "delta"] => (OperationLabel::Delta, read, None, None),
+            ["status"] => (OperationLabel::Status, read, None, None),
+            ["serverinfo", "statusoverrides"] => (OperationLabel::Other, read, None, None),
+            ["apps", app] => {
+                (OperationLabel::Application, if is(&Method::POST) { Register } else { read }, Some(app), None)
+            }
             ["apps", app, id] => {
                 let kind = match *method {
                     Method::PUT => Renew,
                     Method::DELETE => Cancel,
                     _ => read,
                 };
-                (kind, Some(app), Some(id))
+                (OperationLabel::Instance, kind, Some(app), Some(id))
             }
             ["apps", app, id, resource @ ("status" | "metadata")] => {
                 let kind = match (resource, method) {
@@ -113,21 +161,17 @@ impl Operation {
                     ("metadata", &Method::PUT) => SetMetadata,
                     _ => Other,
                 };
-                (kind, Some(app), Some(id))
+                (OperationLabel::Other, kind, Some(app), Some(id))
             }
-            ["instances", id] => (read, None, Some(id)),
-            ["vips" | "svips", _] => (read, None, None),
-            ["peerreplication", "batch"] => (if is(&Method::POST) { Replicate } else { Other }, None, None),
-            ["asg", _, "status"] => (Other, None, None),
+            ["instances", id] => (OperationLabel::Instance, read, None, Some(id)),
+            ["vips" | "svips", _] => (OperationLabel::Vip, read, None, None),
+            ["peerreplication", "batch"] => {
+                (OperationLabel::Other, if is(&Method::POST) { Replicate } else { Other }, None, None)
+            }
+            ["asg", _, "status"] => (OperationLabel::Other, Other, None, None),
             _ => return None,
         };
-        let decode = |name: &str| percent_decode_str(name).decode_utf8().map(|name| name.into_owned()).ok();
-        // The router refuses a name that is not UTF-8.
-        let (app, instance) = match (app.map(decode), instance.map(decode)) {
-            (Some(None), _) | (_, Some(None)) => return Some(Self { kind: Other, app: None, instance: None }),
-            (app, instance) => (app.flatten(), instance.flatten()),
-        };
-        Some(Self { kind, app: app.as_deref().map(app_name), instance: instance.map(Into::into) })
+        Some(Self { kind, read: label, app, instance })
     }
 }
 
@@ -272,6 +316,43 @@ mod tests {
             (Method::POST, "/apps/orders", "Other - -"),
         ] {
             assert_eq!(describe(method.clone(), path), expected, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn label_is_that_of_method_and_path() {
+        use OperationLabel::*;
+        for (line, expected) in [
+            ("GET /eureka/apps", List),
+            ("GET /eureka/apps/", List),
+            ("GET /eureka/v2/apps", List),
+            ("GET /eureka//apps/delta", Delta),
+            ("GET /eureka/v2/apps/ORDERS", Application),
+            ("POST /eureka/apps/ORDERS", Register),
+            ("GET /eureka/apps/ORDERS/1", Instance),
+            ("GET /eureka/instances/1", Instance),
+            ("PUT /eureka/apps/ORDERS/1", Heartbeat),
+            ("PUT /eureka/apps/ORDERS/1/", Heartbeat),
+            ("DELETE /eureka/apps/ORDERS/1", Cancel),
+            ("PUT /eureka/apps/ORDERS/1/status", SetOverride),
+            ("DELETE /eureka/apps/ORDERS/1/status", DeleteOverride),
+            ("PUT /eureka/apps/ORDERS/1/metadata", Metadata),
+            ("PUT /eureka/apps/ORDERS/1/status/x", Other),
+            ("GET /eureka/vips/orders", Vip),
+            ("GET /eureka/v2/svips/orders", Vip),
+            ("POST /eureka/peerreplication/batch/", Replication),
+            ("GET /eureka/v2/status", Status),
+            ("GET /eureka/", Other),
+            ("GET /actuator/health", Other),
+            ("PATCH /eureka/apps", Other),
+            ("GET /apps", Other),
+            ("HEAD /eureka/apps", List),
+            ("GET /eureka/apps/or%64ers/1", Instance),
+            ("GET /eureka/v2/v3/apps", Other),
+            ("GET /eureka/serverinfo/statusoverrides", Other),
+        ] {
+            let (method, path) = line.split_once(' ').unwrap();
+            assert_eq!(label(&method.parse().unwrap(), path, "/eureka"), expected, "{line}");
         }
     }
 

@@ -24,7 +24,7 @@ use tower::Service;
 use super::path::{App, Target, upper};
 use super::response::{ListRequest, NotAcceptable};
 use super::scope::Scope;
-use super::{applications, fallback, guard, instances, throttle};
+use super::{applications, fallback, guard, instances, operation, throttle};
 use crate::server::access::{Authentication, Change, Identity, Operation, Refusal, Role};
 use crate::server::http::state::ServerState;
 use crate::server::metrics::{OperationLabel, Started, Timer};
@@ -170,7 +170,7 @@ impl RegistryService {
     }
 
     fn timer(&self, request: &Request<Body>, started: Started) -> Timer {
-        let operation = || OperationLabel::of(request.method(), request.uri().path(), &self.mount);
+        let operation = || operation::label(request.method(), request.uri().path(), &self.mount);
         self.server.measured().timer(started, operation)
     }
 }

@@ -1,6 +1,8 @@
 //! Latency of requests by operation and status.
 
 #[cfg(feature = "prometheus")]
+use std::collections::HashSet;
+#[cfg(feature = "prometheus")]
 use std::sync::{Arc, OnceLock};
 
 use http::StatusCode;
@@ -11,11 +13,19 @@ use tokio::time::Instant;
 
 use super::OperationLabel;
 use crate::server::settings::About;
+#[cfg(feature = "prometheus")]
+use crate::sync::Mutex;
 
 #[cfg(feature = "prometheus")]
 pub(super) const NAME: &str = "tower_eureka_request_duration_seconds";
 #[cfg(feature = "prometheus")]
 pub(super) const HELP: &str = "Time from the head of a request to the head of its response, by operation and status.";
+/// Maximum number of applications with series of their own. All others have one together.
+#[cfg(feature = "prometheus")]
+const APPLICATIONS: usize = 1_000;
+/// Name of the series of all other applications. Names of applications are in upper case.
+#[cfg(feature = "prometheus")]
+const OTHERS: &str = "others";
 /// Upper bounds of the buckets, in seconds.
 #[cfg(feature = "prometheus")]
 const BUCKETS: [f64; 12] = [0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.1, 0.5, 2.0, 10.0];
@@ -148,6 +158,8 @@ fn position(status: StatusCode) -> usize {
 pub(super) struct Latencies {
     series: HistogramVec,
     found: [[OnceLock<Histogram>; STATUSES.len()]; OperationLabel::NAMES.len()],
+    /// Applications with series of their own.
+    applications: Mutex<HashSet<Arc<str>>>,
 }
 
 #[cfg(feature = "prometheus")]
@@ -155,11 +167,28 @@ impl Measured {
     fn enabled() -> Self {
         let options = HistogramOpts::new(NAME, HELP).buckets(BUCKETS.to_vec());
         let series = HistogramVec::new(options, &["operation", "status"]).expect("name and buckets are valid");
-        Self { latencies: Some(Arc::new(Latencies { series, found: Default::default() })) }
+        Self {
+            latencies: Some(Arc::new(Latencies { series, found: Default::default(), applications: Mutex::default() })),
+        }
     }
 
     pub(super) fn series(&self) -> Option<&HistogramVec> {
         self.latencies.as_ref().map(|latencies| &latencies.series)
+    }
+
+    /// Returns the name under which an application is counted: its own for the first 1,000 of this
+    /// process, else the one of all others.
+    ///
+    /// A name that has series keeps them, so that later names do not replace it, and so that no
+    /// sequence of names creates more series.
+    pub(super) fn series_of<'a>(&self, app: &'a Arc<str>) -> &'a str {
+        let Some(latencies) = &self.latencies else { return OTHERS };
+        let mut applications = latencies.applications.lock();
+        if applications.contains(app) || applications.len() < APPLICATIONS && applications.insert(app.clone()) {
+            app
+        } else {
+            OTHERS
+        }
     }
 
     /// Returns the number and the total seconds of requests by operation and status.
@@ -206,6 +235,16 @@ mod tests {
             (["register", "aborted"], 1, 2.0),
         ];
         assert_eq!(totals, expected);
+    }
+
+    #[test]
+    fn application_with_series_keeps_them_whatever_names_follow() {
+        let measured = Measured::enabled();
+        let names = |prefix: &str| -> Vec<Arc<str>> { (0..2_000).map(|n| format!("{prefix}{n:04}").into()).collect() };
+        let own = |names: &[Arc<str>]| names.iter().filter(|name| measured.series_of(name) == &***name).count();
+        let (first, later) = (names("M"), names("A"));
+        assert_eq!((own(&first), own(&later), own(&first[..1_000])), (1_000, 0, 1_000));
+        assert_eq!(measured.series_of(&later[0]), OTHERS);
     }
 
     #[test]

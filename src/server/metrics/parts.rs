@@ -15,11 +15,6 @@ use crate::server::replication::PeerState;
 use crate::server::response_cache::ResponseCache;
 use crate::server::unsent::Unsent;
 
-/// Maximum number of applications with series of their own. All others have one together.
-const APPLICATIONS: usize = 1_000;
-/// Name of the series of all other applications. Names of applications are in upper case.
-const OTHERS: &str = "others";
-
 /// Parts of a server that metrics are read from.
 #[derive(Debug)]
 pub(in crate::server) struct Parts<'a> {
@@ -80,8 +75,8 @@ impl Parts<'_> {
     fn add_applications(&self, families: &mut Families) {
         let full = self.registry().full();
         let mut counts = BTreeMap::<(&str, &str), usize>::new();
-        for (position, view) in full.applications.iter().enumerate() {
-            let name = if position < APPLICATIONS { &view.name } else { OTHERS };
+        for view in &full.applications {
+            let name = self.measured.series_of(&view.name);
             for record in &view.records {
                 *counts.entry((name, record.instance.status().as_str())).or_default() += 1;
             }
@@ -122,7 +117,7 @@ impl Parts<'_> {
         families.counters_by("tower_eureka_cancellations_total", help, &["origin"], by_origin(Change::Cancellation));
         let help = "Status overrides that were set or deleted, by origin.";
         families.counters_by("tower_eureka_overrides_total", help, &["origin"], by_origin(Change::Override));
-        let help = "Changes of the metadata by clients.";
+        let help = "Requests of clients to change metadata, repeated ones included.";
         let metadata = counts.changes(Change::Metadata, Origin::Client);
         families.counter("tower_eureka_metadata_changes_total", help, metadata);
         let help = "Evicted instances: of expired leases, and silent ones for new ones in a full registry.";
@@ -188,4 +183,24 @@ impl Parts<'_> {
 
 fn flag(value: bool) -> f64 {
     f64::from(u8::from(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::EurekaServer;
+    use crate::model::{Instance, InstanceStatus};
+    use crate::server::audit::Change;
+    use crate::server::outcome::Origin;
+
+    #[tokio::test]
+    async fn override_that_changes_nothing_is_not_counted() {
+        let server = EurekaServer::builder().build().unwrap();
+        let instance = Instance::builder("orders").id("i").ip_addr("10.0.0.1").port(80).build().unwrap();
+        server.register(instance).unwrap();
+        for _ in 0..3 {
+            server.set_override("orders", "i", InstanceStatus::OutOfService).unwrap();
+        }
+        let counts = server.registry().changes().counts();
+        assert_eq!(counts.changes(Change::Override, Origin::Client), 1);
+    }
 }
