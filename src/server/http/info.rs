@@ -17,6 +17,7 @@ use crate::model::InstanceStatus;
 #[cfg(feature = "xml")]
 use crate::model::xml;
 use crate::server::http::state::ServerState;
+use crate::server::memory;
 use crate::server::registry::Renewals;
 use crate::sync::offload;
 
@@ -96,8 +97,8 @@ pub(in crate::server) fn general_stats(uptime: Duration) -> Stats {
     if let Ok(cpus) = std::thread::available_parallelism() {
         stats.push(("num-of-cpus", cpus.to_string()));
     }
-    // Java reports its heap. These files exist on Linux only.
-    let total = megabytes("/proc/meminfo", "MemTotal:");
+    // Java reports its heap. The limit and the file are known on Linux only.
+    let total = memory::limit().map(|(bytes, _)| bytes as u64 >> 20);
     if let Some(total) = total {
         stats.push(("total-avail-memory", format!("{total}mb")));
     }
@@ -162,6 +163,13 @@ pub(in crate::server) fn uptime_text(uptime: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn available_memory_is_the_limit_of_the_process() {
+        let stats = general_stats(Duration::ZERO);
+        let total = stats.iter().find(|(name, _)| *name == "total-avail-memory").map(|(_, value)| value.clone());
+        assert_eq!(total, memory::limit().map(|(bytes, _)| format!("{}mb", bytes >> 20)));
+    }
 
     #[test]
     fn uptime_is_formatted_as_by_java() {
