@@ -22,6 +22,12 @@ pub(super) fn sentences(lease: &LeaseState, facts: Facts) -> Vec<String> {
     let mut sentences = Vec::new();
     if lease.is_renewed() {
         sentences.push(format!("Its last heartbeat was received {since} ago."));
+    } else if lease.is_copy {
+        let copied = Span::millis(now.saturating_sub(lease.registered_at));
+        sentences.push(format!(
+            "It was copied from a peer {copied} ago, which received its last heartbeat {since} ago. This server has \
+             received none."
+        ));
     } else {
         sentences.push(format!("It registered {since} ago and has sent no heartbeat since."));
     }
@@ -68,8 +74,8 @@ pub(super) fn sentences(lease: &LeaseState, facts: Facts) -> Vec<String> {
     let overridden = instance.overridden_status();
     if overridden != InstanceStatus::Unknown {
         sentences.push(format!(
-            "An operator has set the status {overridden}. The override ends when it is deleted, when the lease ends, or \
-             an hour after the last heartbeat."
+            "Its status is overridden with {overridden}, by an operator or by its own registration. The override ends \
+             when it is deleted, when the lease ends, or an hour after the last heartbeat."
         ));
     }
     if instance.is_coordinating_discovery_server() {
@@ -94,6 +100,7 @@ mod tests {
         LeaseState {
             instance: Arc::new(instance),
             registered_at: 0,
+            is_copy: false,
             renewed_at: FACTS.now - renewed_ago,
             expires_at: FACTS.now + left,
             duration_ms: 90_000,
@@ -134,6 +141,9 @@ mod tests {
         silent.instance = Arc::new(instance);
         let text = sentences(&silent, FACTS).join(" ");
         assert!(text.starts_with("It registered 20 s ago and has sent no heartbeat since."), "{text}");
-        assert!(text.contains("An operator has set the status OUT_OF_SERVICE."), "{text}");
+        silent = LeaseState { registered_at: FACTS.now - 3_000, is_copy: true, ..silent };
+        let copied = sentences(&silent, FACTS).join(" ");
+        assert!(copied.starts_with("It was copied from a peer 3 s ago, which received its last heartbeat 20 s ago."));
+        assert!(text.contains("Its status is overridden with OUT_OF_SERVICE, by an operator"), "{text}");
     }
 }

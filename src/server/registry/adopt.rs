@@ -56,6 +56,9 @@ impl Registry {
             let is_new = known.is_none();
             let registrant = known.map_or(Origin::Replica.into(), |lease| lease.registrant().clone());
             self.admit(&mut leases, copy, registrant, overridden, duration_secs, since, now)?;
+            if let Some(lease) = leases.get_mut(&app, &id) {
+                lease.mark_copy();
+            }
             self.emit(&leases, &app, &id, |instance| ServerEvent::Registered { instance, is_new, replicated: true });
         }
         Ok(is_newer)
@@ -136,6 +139,19 @@ mod tests {
             "it was cancelled with this state"
         );
         assert_eq!(registry.adopt(copy(InstanceStatus::Down, 300), 900, 900), Ok(true), "newer than the tombstone");
+    }
+
+    #[cfg(feature = "page")]
+    #[test]
+    fn copied_lease_is_a_copy_until_the_instance_registers() {
+        let registry = Registry::new(Settings::default());
+        let is_copy = || registry.lease_state("APP", "i").unwrap().is_copy;
+        registry.adopt(copy(InstanceStatus::Up, 100), 100, 900).unwrap();
+        assert!(is_copy());
+        registry.renew("APP", "i", None, Origin::Client, 950);
+        assert!(is_copy());
+        registry.register(copy(InstanceStatus::Up, 1_000), Origin::Client, 1_000).unwrap();
+        assert!(!is_copy());
     }
 
     #[test]

@@ -34,6 +34,9 @@ pub(super) struct Lease {
     /// Time of the last heartbeat or registration.
     renewed_at: AtomicI64,
     registered_at: i64,
+    /// The lease was copied from another registry. Then `registered_at` is the time of the copy.
+    #[cfg_attr(not(feature = "page"), allow(dead_code, reason = "the page shows it"))]
+    is_copy: bool,
     /// Time of the first of the registrations that followed each other without an end of the lease.
     first_registered_at: i64,
     /// A heartbeat renewed an earlier one of these registrations.
@@ -87,6 +90,7 @@ impl Lease {
             last_update: since.into(),
             renewed_at: since.min(now.ms).into(),
             registered_at: now.ms,
+            is_copy: false,
             first_registered_at: since.min(now.ms),
             was_renewed: false,
             up_since,
@@ -131,6 +135,17 @@ impl Lease {
     #[cfg(feature = "page")]
     pub(super) fn registered_at(&self) -> i64 {
         self.registered_at
+    }
+
+    /// Marks the lease as one that was copied from another registry.
+    #[cfg(feature = "peers")]
+    pub(super) fn mark_copy(&mut self) {
+        self.is_copy = true;
+    }
+
+    #[cfg(feature = "page")]
+    pub(super) fn is_copy(&self) -> bool {
+        self.is_copy
     }
 
     #[cfg(feature = "page")]

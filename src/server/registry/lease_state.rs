@@ -11,7 +11,10 @@ use crate::server::outcome::Registrant;
 #[derive(Clone, Debug)]
 pub(in crate::server) struct LeaseState {
     pub(in crate::server) instance: Arc<Instance>,
+    /// Time of the registration, or of the copy.
     pub(in crate::server) registered_at: i64,
+    /// The lease was copied from a peer, and the instance has not registered here since.
+    pub(in crate::server) is_copy: bool,
     /// Time of the last heartbeat or registration.
     pub(in crate::server) renewed_at: i64,
     pub(in crate::server) expires_at: i64,
@@ -37,6 +40,7 @@ impl Registry {
         Some(LeaseState {
             instance: lease.record().instance.clone(),
             registered_at: lease.registered_at(),
+            is_copy: lease.is_copy(),
             renewed_at: lease.renewed_at(),
             expires_at: lease.expires_at(),
             duration_ms: lease.duration_ms(),
