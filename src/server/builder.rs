@@ -433,8 +433,6 @@ impl EurekaServerBuilder {
             #[cfg(not(feature = "peers"))]
             own: None,
             leaving: AtomicBool::new(false),
-            #[cfg(feature = "page")]
-            closing: tokio::sync::watch::Sender::new(false),
             access,
             #[cfg(feature = "peers")]
             regions,

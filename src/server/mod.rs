@@ -274,6 +274,13 @@ impl EurekaServer {
         replicas.into_iter().map(|(url, _)| url.to_string()).collect()
     }
 
+    /// Returns true unless the list of peers is still awaited from its source, such as the DNS.
+    #[cfg(feature = "peers")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "peers")))]
+    pub fn are_peers_known(&self) -> bool {
+        self.state.node().replication().is_known()
+    }
+
     /// Logs who may do what, and warns if anybody in the network may change the registry.
     fn announce_access(&self, listener: &TcpListener) {
         let summary = self.access_summary.as_deref().unwrap_or("everybody may read,register,operate,peer");
@@ -327,8 +334,7 @@ impl EurekaServer {
     #[cfg_attr(docsrs, doc(cfg(feature = "peers")))]
     pub async fn leave(&self, within: Duration) -> bool {
         self.state.set_leaving();
-        #[cfg(feature = "page")]
-        self.state.close();
+        self.state.unsent().stop();
         self.cluster.withdraw();
         self.state.node().replication().flush(within).await
     }

@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::header::RETRY_AFTER;
 use http::{HeaderValue, StatusCode};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::audit::{Lasting, Ongoing};
 
@@ -35,6 +35,8 @@ pub(crate) struct Unsent {
     exhausted: Notify,
     /// Number of listeners that close slow clients.
     closers: AtomicUsize,
+    /// Set when the server stops: responses without an end have to end.
+    stopping: watch::Sender<bool>,
     exceeded: Ongoing,
     refused: Ongoing,
 }
@@ -48,6 +50,7 @@ impl Unsent {
             exceeded_since: AtomicBool::new(false),
             exhausted: Notify::new(),
             closers: AtomicUsize::new(0),
+            stopping: watch::Sender::new(false),
             exceeded: Ongoing::default(),
             refused: Ongoing::default(),
         }
@@ -59,10 +62,24 @@ impl Unsent {
         Self { closers: AtomicUsize::new(1), ..Self::new(limit) }
     }
 
-    /// Counts a listener that closes slow clients until the returned guard is dropped.
+    /// Counts a listener that closes slow clients until the returned guard is dropped, when the
+    /// listener stops.
     pub(super) fn closing(self: &Arc<Self>) -> Closing {
-        self.closers.fetch_add(1, Relaxed);
+        if self.closers.fetch_add(1, Relaxed) == 0 {
+            self.stopping.send_replace(false);
+        }
         Closing(self.clone())
+    }
+
+    /// Returns a receiver of the moment at which responses without an end have to end.
+    #[cfg(feature = "page")]
+    pub(super) fn stopping(&self) -> watch::Receiver<bool> {
+        self.stopping.subscribe()
+    }
+
+    /// Ends responses without an end, so that they do not delay a shutdown.
+    pub(super) fn stop(&self) {
+        self.stopping.send_replace(true);
     }
 
     /// Returns true if this number of bytes fits into the budget, or if no listener closes slow
@@ -71,10 +88,10 @@ impl Unsent {
     /// A body counts for at most half of the budget here, so that larger bodies are still sent.
     pub(crate) fn has_room_for(&self, bytes: usize) -> bool {
         let limit = if bytes <= SMALL { self.limit.saturating_mul(2) } else { self.limit };
-        let bytes_before = self.bytes();
-        if bytes_before.saturating_add(bytes.min(self.limit / 2)) <= limit {
+        let bytesbefore = self.bytes();
+        if bytesbefore.saturating_add(bytes.min(self.limit / 2)) <= limit {
             // A response of any size fits now.
-            if bytes_before <= self.limit / 2 {
+            if bytesbefore <= self.limit / 2 {
                 self.log_end();
             }
             return true;
@@ -85,7 +102,7 @@ impl Unsent {
             return false;
         }
         if let Some(Lasting { count, elapsed }) = self.exceeded.occurred() {
-            let (bytes, limit) = (bytes_before, self.limit);
+            let (bytes, limit) = (bytesbefore, self.limit);
             tracing::warn!(
                 bytes,
                 limit,
@@ -184,7 +201,9 @@ pub(super) struct Closing(Arc<Unsent>);
 
 impl Drop for Closing {
     fn drop(&mut self) {
-        self.0.closers.fetch_sub(1, Relaxed);
+        if self.0.closers.fetch_sub(1, Relaxed) == 1 {
+            self.0.stop();
+        }
     }
 }
 

@@ -101,6 +101,13 @@ async fn three_thousand_instances_are_shown_filtered_and_updated_live() {
     assert_eq!(count(&mut page, ".app tbody tr").await, 1);
     assert!(page.evaluate("location.search").await.as_str().unwrap().contains("q=pod-0007"));
 
+    // The list shows the host of this instance, and not its address.
+    let search = "(() => { const q = document.querySelector('[name=q]'); q.value = '10.0.11.249';
+        q.dispatchEvent(new Event('input')); })()";
+    page.evaluate(search).await;
+    assert_eq!(count(&mut page, ".app tbody tr").await, 1);
+    page.evaluate(&search.replace("10.0.11.249", "pod-0007")).await;
+
     // A change that matches the search, and one that does not.
     let mut best = Duration::MAX;
     for app in ["LIVE-A", "LIVE-B", "LIVE-C"] {
@@ -118,6 +125,23 @@ async fn three_thousand_instances_are_shown_filtered_and_updated_live() {
         "document.querySelector('[data-key=LIVE-A] tbody tr:not([hidden])').textContent.includes('OUT_OF_SERVICE')",
     )
     .await;
+    for (apps, shown) in [("['LIVE-A']", true), ("[]", false), ("true", true)] {
+        let script = format!(
+            "(() => {{ apply({{kept: {{apps: {apps}, marked: true}}}});
+             return document.querySelector('[data-key=LIVE-A] h3 .kept').checkVisibility(); }})()"
+        );
+        assert_eq!(page.evaluate(&script).await, shown, "{apps}");
+    }
+    page.wait("inView.has(document.querySelector('[data-key=LIVE-A]'))").await;
+    // The server alone says that a lease is expired.
+    for (left, then, shown) in [(5_000, 6_000, "0 s"), (-5_000, 1_000, "expired 6 s ago, kept")] {
+        let script = format!(
+            "(() => {{ const row = document.querySelector('[data-key=LIVE-A] tbody tr:not([hidden])');
+             const facts = rowOf(row); setFacts(facts, null, {left}); facts.endsAt -= {then}; showTimes();
+             return row.cells[6].textContent; }})()"
+        );
+        assert_eq!(page.evaluate(&script).await, shown);
+    }
     registry.server.cancel("LIVE-A", id).unwrap();
     page.wait("!document.querySelector('[data-key=LIVE-A] tbody tr:not([hidden])')").await;
     page.assert_own_requests_only(&registry.url);

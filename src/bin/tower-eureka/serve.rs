@@ -188,7 +188,9 @@ fn log_start(
         tracing::info!(%address, "management endpoints have a listener of their own");
     }
     let peers = registry.peer_urls();
-    if peers.is_empty() {
+    if !registry.are_peers_known() {
+        tracing::info!("peers are not known yet: their list is being looked up");
+    } else if peers.is_empty() {
         tracing::info!("no peers: eureka.client.service-url.defaultZone names them");
     } else {
         tracing::info!(peers = peers.join(","), "replicating to peers");

@@ -32,12 +32,17 @@ pub(super) enum Resource {
     Batch,
     /// Resource that is read. Other methods are operations.
     Other,
+    /// Resource for operators alone.
+    #[cfg(feature = "page")]
+    Operators,
 }
 
 impl Resource {
     fn operation<'a>(self, method: &Method, app: &'a str) -> Operation<'a> {
         let change = match (self, method.as_str()) {
             (Self::Batch, _) => return Operation::Replicate,
+            #[cfg(feature = "page")]
+            (Self::Operators, _) => return Operation::Operate,
             (_, "GET" | "HEAD" | "OPTIONS") => return Operation::Read,
             (Self::Application, "POST") => Change::Register,
             (Self::Instance, "PUT") => Change::Renew,
@@ -72,6 +77,16 @@ pub(super) fn route(
 pub(in crate::server) fn protect(server: &ServerState, router: Router) -> Router {
     match server.access() {
         Some(_) => router.layer(middleware::from_fn_with_state((server.clone(), Resource::Other), check)),
+        None => router,
+    }
+}
+
+/// Adds the access control to a router that needs the role operate for every request, if there is
+/// access control.
+#[cfg(feature = "page")]
+pub(in crate::server) fn protect_for_operators(server: &ServerState, router: Router) -> Router {
+    match server.access() {
+        Some(_) => router.layer(middleware::from_fn_with_state((server.clone(), Resource::Operators), check)),
         None => router,
     }
 }

@@ -55,7 +55,7 @@ use axum::routing::{MethodRouter, get, post, put};
 
 use self::guard::Resource;
 #[cfg(feature = "page")]
-pub(super) use self::guard::protect;
+pub(super) use self::guard::{protect, protect_for_operators};
 #[cfg(feature = "page")]
 pub(super) use self::if_none_match::matches as etag_matches;
 #[cfg(feature = "page")]

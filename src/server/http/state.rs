@@ -6,9 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-#[cfg(feature = "page")]
-use tokio::sync::watch;
-
 use super::{Intake, Refusals};
 use crate::model::{Instance, InstanceStatus};
 use crate::server::access::AccessControl;
@@ -44,8 +41,6 @@ pub(in crate::server) struct Parts {
     pub(in crate::server) own: Option<Instance>,
     /// Set once the server leaves its cluster.
     pub(in crate::server) leaving: AtomicBool,
-    #[cfg(feature = "page")]
-    pub(in crate::server) closing: watch::Sender<bool>,
     /// Access control, unless everybody may do everything.
     pub(in crate::server) access: Option<Arc<AccessControl>>,
     #[cfg(feature = "peers")]
@@ -173,18 +168,6 @@ impl ServerState {
             is_open: self.is_open(),
             by_application: self.0.about.metrics_by_application,
         }
-    }
-
-    /// Returns a receiver of the moment at which the server closes responses without an end.
-    #[cfg(feature = "page")]
-    pub(in crate::server) fn closing(&self) -> watch::Receiver<bool> {
-        self.0.closing.subscribe()
-    }
-
-    /// Ends responses without an end, so that they do not delay a shutdown.
-    #[cfg(all(feature = "page", feature = "peers"))]
-    pub(in crate::server) fn close(&self) {
-        self.0.closing.send_replace(true);
     }
 
     pub(in crate::server) fn unsent(&self) -> &Arc<Unsent> {

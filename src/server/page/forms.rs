@@ -6,6 +6,7 @@
 //! from the page itself, which also covers cookies that a neighbouring site has set.
 
 use http::header::{COOKIE, HOST, ORIGIN};
+use http::uri::Scheme;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 const COOKIE_NAME: &str = "tower-eureka-page";
@@ -68,9 +69,10 @@ impl Token {
     /// Returns the header that stores the token in the browser until it is closed.
     ///
     /// It is `Lax`, so that a link to the page in a message finds the cookie. A form of another
-    /// site is sent without it.
-    pub(super) fn cookie(&self) -> HeaderValue {
-        let text = format!("{COOKIE_NAME}={}; Path=/; HttpOnly; SameSite=Lax", self.0);
+    /// site is sent without it. A request over HTTP/1 does not say if it is encrypted.
+    pub(super) fn cookie(&self, uri: &Uri) -> HeaderValue {
+        let secure = if uri.scheme() == Some(&Scheme::HTTPS) { "; Secure" } else { "" };
+        let text = format!("{COOKIE_NAME}={}; Path=/; HttpOnly; SameSite=Lax{secure}", self.0);
         HeaderValue::from_str(&text).expect("a token is hexadecimal")
     }
 }
@@ -115,8 +117,12 @@ mod tests {
     fn form_is_accepted_from_the_page_itself_with_the_token_of_the_browser() {
         let token = Token::new().unwrap();
         assert_ne!(token, Token::new().unwrap());
-        let cookie = token.cookie().to_str().unwrap().split(';').next().unwrap().to_owned();
         let uri: Uri = "/page/instance".parse().unwrap();
+        let encrypted: Uri = "https://h:8761/page/instance".parse().unwrap();
+        for (uri, secure) in [(&uri, false), (&encrypted, true)] {
+            assert_eq!(token.cookie(uri).to_str().unwrap().ends_with("; Secure"), secure);
+        }
+        let cookie = token.cookie(&uri).to_str().unwrap().split(';').next().unwrap().to_owned();
         for (origin, site, expected) in [
             (Some("http://h:8761"), None, Ok(())),
             (Some("https://H:8761"), None, Ok(())),

@@ -2,10 +2,10 @@
 
 use askama::Template;
 use axum::Extension;
-use axum::extract::{RawQuery, State};
+use axum::extract::State;
 use axum::response::Response;
 use http::header::SET_COOKIE;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, StatusCode, Uri};
 
 use super::actions::Action;
 use super::explanation::{self, Facts};
@@ -72,10 +72,10 @@ impl Target {
 pub(super) async fn respond(
     State(page): State<Shared>,
     identity: Option<Extension<Identity>>,
-    RawQuery(query): RawQuery,
+    uri: Uri,
     headers: HeaderMap,
 ) -> Response {
-    let target = Target::parse(query.as_deref());
+    let target = Target::parse(uri.query());
     let registry = page.server.registry();
     let Some(lease) = registry.lease_state(&target.app, &target.id) else { return unknown(&target) };
     let settings = registry.settings();
@@ -99,9 +99,16 @@ pub(super) async fn respond(
     };
     let mut response = respond::rendered(StatusCode::OK, &details);
     if let (None, Some(token)) = (known, token) {
-        response.headers_mut().insert(SET_COOKIE, token.cookie());
+        response.headers_mut().insert(SET_COOKIE, token.cookie(&uri));
     }
     response
+}
+
+/// Redirects an operator to the page of an instance. All other callers get the 401 that makes a
+/// browser ask for a password, since reading alone may need none.
+pub(super) async fn login(uri: Uri) -> Response {
+    let target = Target::parse(uri.query());
+    respond::redirect(&format!("instance?{}", text::query_of(&target.app, &target.id)))
 }
 
 /// Returns the 404 for an instance that is not registered.
@@ -152,6 +159,8 @@ fn lines(instance: &Instance, lease: &LeaseState, now: i64) -> Vec<(&'static str
     let text = |text: Option<&str>| text.map(text::visible);
     let overridden = Some(instance.overridden_status()).filter(|status| *status != InstanceStatus::Unknown);
     let ago = |at: i64| format!("{} ago", Span::millis(now.saturating_sub(at)));
+    let registered = ago(lease.registered_at);
+    let registered = if lease.is_copy { format!("copied from a peer {registered}") } else { registered };
     let lines = [
         ("Application", text(Some(instance.app()))),
         ("Instance id", text(Some(instance.id()))),
@@ -164,7 +173,7 @@ fn lines(instance: &Instance, lease: &LeaseState, now: i64) -> Vec<(&'static str
         ("IP address", text(instance.ip_addr())),
         ("VIP address", text(instance.vip_address())),
         ("Secure VIP address", text(instance.secure_vip_address())),
-        ("Registered", Some(ago(lease.registered_at))),
+        ("Registered", Some(registered)),
         ("Registered from", Some(lease.registrant.to_string())),
         ("Last heartbeat", Some(if lease.is_renewed() { ago(lease.renewed_at) } else { "none yet".into() })),
         ("Lease", Some(Span::millis(lease.duration_ms).to_string())),

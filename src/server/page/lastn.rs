@@ -3,11 +3,12 @@
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
-use http::StatusCode;
+use http::HeaderMap;
 
 use super::Shared;
-use super::respond::rendered;
+use super::respond::{busy, render};
 use super::text::{self, Span};
+use crate::server::http::ServerState;
 use crate::server::registry::{End, PastLease};
 
 #[derive(Debug, Template)]
@@ -28,30 +29,37 @@ struct Entry {
     kind: &'static str,
 }
 
-pub(super) async fn respond(State(page): State<Shared>) -> Response {
-    let registry = page.server.registry();
-    let now = page.server.now().saturating_add(registry.published_ahead());
-    let entry = |past: PastLease, kind| Entry {
-        date: text::date(past.at),
-        ago: Span::millis(now.saturating_sub(past.at)),
-        app: text::short(&past.app),
-        id: text::short(&past.id),
-        kind,
-    };
-    let end = |(past, end)| {
-        entry(
-            past,
-            match end {
+pub(super) async fn respond(State(page): State<Shared>, headers: HeaderMap) -> Response {
+    let server = page.server.clone();
+    match page.last.get(move || render(&LastN::of(&server))).await {
+        Some(document) => document.respond(&headers),
+        None => busy(""),
+    }
+}
+
+impl LastN {
+    fn of(server: &ServerState) -> Self {
+        let registry = server.registry();
+        let now = server.now().saturating_add(registry.published_ahead());
+        let entry = |past: PastLease, kind| Entry {
+            date: text::date(past.at),
+            ago: Span::millis(now.saturating_sub(past.at)),
+            app: text::short(&past.app),
+            id: text::short(&past.id),
+            kind,
+        };
+        let end = |(past, end)| {
+            let kind = match end {
                 End::Cancelled { replicated: false } => "cancelled",
                 End::Cancelled { replicated: true } => "cancelled at a peer",
                 End::Evicted => "expired",
-            },
-        )
-    };
-    let last = LastN {
-        root: "",
-        cancelled: registry.last_cancelled().into_iter().map(end).collect(),
-        registered: registry.last_registered().into_iter().map(|past| entry(past, "registered")).collect(),
-    };
-    rendered(StatusCode::OK, &last)
+            };
+            entry(past, kind)
+        };
+        Self {
+            root: "",
+            cancelled: registry.last_cancelled().into_iter().map(end).collect(),
+            registered: registry.last_registered().into_iter().map(|past| entry(past, "registered")).collect(),
+        }
+    }
 }

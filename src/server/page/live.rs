@@ -23,7 +23,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::registry::{MAX_ROWS, Replicas, Status, totals};
-use super::respond::{busy, render, secured};
+use super::respond::{self, busy, render, secured};
 use super::text::parameter;
 use super::{Shared, changes};
 use crate::server::http::{ServerState, pairs};
@@ -34,7 +34,8 @@ use crate::sync::{Mutex, offload};
 const TICK: Duration = Duration::from_millis(500);
 /// Number of ticks after which the status and the peers are sent, also without a change.
 const STATUS_TICKS: u64 = 10;
-/// Number of ticks after which the times of all heartbeats are sent.
+/// Number of ticks after which the times of all heartbeats are sent. Meanwhile the script counts
+/// on, and shows no lease as expired by itself.
 const BEAT_TICKS: u64 = 30;
 /// Time for which the task continues when nobody looks at the page.
 const LINGER: Duration = Duration::from_secs(60);
@@ -211,6 +212,9 @@ impl Live {
         if known != Some(&key) || ticks.is_multiple_of(STATUS_TICKS) {
             data.insert("status".into(), render(&status).into());
             data.insert("replicas".into(), render(&replicas).into());
+            if is_small {
+                data.insert("kept".into(), self.kept(&snapshot));
+            }
         }
         if is_small && ticks.is_multiple_of(BEAT_TICKS) {
             data.insert("beats".into(), self.beats(&snapshot, now));
@@ -218,16 +222,27 @@ impl Live {
         Collected { snapshot, status: key, data: (!data.is_empty()).then_some(Value::Object(data)) }
     }
 
+    /// Returns the applications whose expired leases are kept, or true for all, and if their
+    /// headings say so.
+    fn kept(&self, snapshot: &Snapshot) -> Value {
+        let registry = self.server.registry();
+        let kept = snapshot.applications.iter().filter(|application| registry.is_preserved(&application.name));
+        let kept: Vec<_> = kept.map(|application| parameter(&application.name)).collect();
+        let apps = if kept.len() == snapshot.applications.len() { true.into() } else { Value::from(kept) };
+        json!({"apps": apps, "marked": registry.settings().preservation_by_application})
+    }
+
     /// Returns the seconds since the last heartbeat of each instance and until its lease expires,
-    /// in the order of the list.
+    /// in the order of the list. The first is null without a heartbeat.
     fn beats(&self, snapshot: &Snapshot, now: i64) -> Value {
         let applications = snapshot.applications.iter().map(|application| {
             let leases = application.records.iter().flat_map(|record| {
                 let lease = self.server.registry().lease_state(&application.name, record.instance.id());
                 // Both are unknown for an instance that has just left.
                 lease.map_or([Value::Null, Value::Null], |lease| {
-                    [now.saturating_sub(lease.renewed_at), lease.expires_at.saturating_sub(now)]
-                        .map(|ms| ms.div_euclid(1_000).into())
+                    let renewed = lease.is_renewed().then(|| now.saturating_sub(lease.renewed_at));
+                    [renewed, Some(lease.expires_at.saturating_sub(now))]
+                        .map(|ms| ms.map(|ms| ms.div_euclid(1_000)).into())
                 })
             });
             (parameter(&application.name), leases.collect::<Vec<_>>().into())
@@ -275,7 +290,7 @@ struct Behind;
 struct Subscriber {
     live: Arc<Live>,
     next: watch::Receiver<u64>,
-    closing: watch::Receiver<bool>,
+    stopping: watch::Receiver<bool>,
     /// Number of the next event.
     number: u64,
     ends: Instant,
@@ -314,13 +329,13 @@ impl Subscriber {
                 Some(Err(Behind)) => return Some(self.last("reload")),
                 None => {}
             }
-            let is_closing = *self.closing.borrow_and_update();
-            if is_closing || Instant::now() >= self.ends {
+            let is_stopping = *self.stopping.borrow_and_update();
+            if is_stopping || Instant::now() >= self.ends {
                 return Some(self.last("end"));
             }
             tokio::select! {
                 _ = self.next.changed() => {}
-                _ = self.closing.changed() => {}
+                _ = self.stopping.changed() => {}
                 () = sleep_until(self.ends) => {}
             }
         }
@@ -357,6 +372,10 @@ impl http_body::Body for EventBody {
 /// Responds with the stream of events after a position.
 pub(super) async fn respond(State(page): State<Shared>, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
     let live = &page.live;
+    let stopping = page.server.unsent().stopping();
+    if *stopping.borrow() {
+        return respond::stopping("../");
+    }
     let Ok(permit) = live.streams.clone().try_acquire_owned() else { return busy("../") };
     // Before the position is compared, so that the task does not end in between.
     let next = live.next.subscribe();
@@ -367,7 +386,7 @@ pub(super) async fn respond(State(page): State<Shared>, RawQuery(query): RawQuer
     let first = live.first_after(position);
     let subscriber = Subscriber {
         next,
-        closing: page.server.closing(),
+        stopping,
         number: first.unwrap_or_default(),
         ends: Instant::now() + STREAM_LIFE,
         state: Progress::Begins { is_behind: first.is_none() },

@@ -50,13 +50,16 @@ use tower::ServiceExt;
 
 use self::live::Live;
 use self::registry::Cache;
-use super::http::{RegistryService, ServerState, protect};
+use self::respond::Cached;
+use super::http::{RegistryService, ServerState, protect, protect_for_operators};
 
 /// The page of one router.
 #[derive(Debug)]
 struct Page {
     server: ServerState,
     cache: Cache,
+    /// Last document of `/lastn`.
+    last: Cached,
     live: Arc<Live>,
 }
 
@@ -100,7 +103,13 @@ pub(super) fn router(server: &ServerState) -> Router {
 }
 
 fn routes(server: &ServerState, root: MethodRouter<Shared>) -> Router {
-    let page = Page { server: server.clone(), cache: Cache::default(), live: Live::new(server.clone()) };
+    let page = Arc::new(Page {
+        server: server.clone(),
+        cache: Cache::default(),
+        last: Cached::default(),
+        live: Live::new(server.clone()),
+    });
+    let login = Router::new().route("/page/login", get(instance::login)).with_state(page.clone());
     let routes = Router::new()
         .route("/lastn", get(lastn::respond))
         .route("/page/instance", get(instance::respond).post(actions::respond))
@@ -108,8 +117,8 @@ fn routes(server: &ServerState, root: MethodRouter<Shared>) -> Router {
         .route("/page/style.css", get(respond::style))
         .route("/page/script.js", get(respond::script))
         .route("/", root)
-        .with_state(Arc::new(page));
-    protect(server, routes)
+        .with_state(page);
+    protect(server, routes).merge(protect_for_operators(server, login))
 }
 
 /// Returns true if a request accepts HTML by name, as those of browsers do. Probes and command-line

@@ -1,6 +1,5 @@
 //! Query of the page: text, status and number of the page.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use super::text::{parameter, short};
@@ -13,7 +12,7 @@ const MAX_TEXT: usize = 200;
 /// Instances that a page shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Query {
-    /// Text in lower case. An instance must contain each of its words.
+    /// Text in lower case. The search text of an instance must contain each of its words.
     pub(super) text: String,
     pub(super) status: Option<InstanceStatus>,
     /// Number of the page, from 1.
@@ -62,13 +61,17 @@ impl Query {
         self.status == Some(*status)
     }
 
-    /// Returns true if the instance has the status, and each word of the text is part of one of its
-    /// names.
+    /// Returns true if the instance has the status, and each word of the text is part of its search
+    /// text.
     pub(super) fn matches(&self, instance: &Instance) -> bool {
         if self.status.is_some_and(|status| status != instance.status()) {
             return false;
         }
-        self.text.split_whitespace().all(|word| searched(instance).any(|name| name.to_lowercase().contains(word)))
+        if self.text.is_empty() {
+            return true;
+        }
+        let searched = searched(instance).to_lowercase();
+        self.text.split_whitespace().all(|word| searched.contains(word))
     }
 
     /// Returns the query of another page of the same instances.
@@ -78,18 +81,28 @@ impl Query {
     }
 }
 
-/// Returns the texts of an instance that a search looks at: those that the list shows.
-fn searched(instance: &Instance) -> impl Iterator<Item = Cow<'_, str>> {
+/// Returns the text that a search looks at, here and in the browser: the names of an instance, one
+/// a line. A name that is part of one before is left out.
+pub(super) fn searched(instance: &Instance) -> String {
+    let address = shown_address(instance);
     let names = [
         Some(instance.app()),
         Some(instance.id()),
+        Some(&*address),
         instance.host_name(),
         instance.ip_addr(),
         instance.zone(),
         instance.metadata().get("version"),
         Some(instance.status().as_str()),
     ];
-    names.into_iter().flatten().map(Cow::Borrowed).chain([Cow::Owned(shown_address(instance))])
+    let mut text = String::new();
+    for name in names.into_iter().flatten() {
+        if !text.contains(name) {
+            text.push_str(name);
+            text.push('\n');
+        }
+    }
+    text
 }
 
 impl fmt::Display for BadQuery {
@@ -151,6 +164,7 @@ mod tests {
             ("status=UP", true),
             ("status=DOWN", false),
             ("q=up", true),
+            ("q=8080 up ORDERS 10.0.0.7 rack-a eu-1b 2.4.1", true),
         ] {
             assert_eq!(Query::parse(Some(text)).unwrap().matches(&instance), expected, "{text}");
         }

@@ -1,17 +1,17 @@
 //! The page `/`: status of the server, peers, and the list of instances.
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use askama::Template;
 use axum::extract::{Request, State};
 use axum::response::Response;
 use http::StatusCode;
-use tokio::sync::{Mutex, Semaphore};
-use tokio::time::{Instant, timeout};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use super::preservation::SelfPreservation;
 use super::query::Query;
-use super::respond::{self, Document, render};
+use super::respond::{self, Cached, Document, PATIENCE, render};
 use super::row::{Group, counts_text};
 use super::text::{self, Span};
 use super::{Shared, with_slash};
@@ -19,27 +19,24 @@ use crate::model::InstanceStatus;
 use crate::server::http::{ServerState, application_stats, general_stats, uptime_text};
 use crate::server::view::Snapshot;
 use crate::sync::offload;
+use crate::time::wall_clock_ms;
 
 /// Maximum number of instances on one page. The script shows the changes of a registry that fits on
 /// one page.
 pub(super) const MAX_ROWS: usize = 5_000;
-/// Time for which all requests for the whole list share one document.
-const MAX_AGE: Duration = Duration::from_secs(1);
 /// Maximum number of searches that run at the same time.
 const SEARCHES: usize = 2;
-/// Maximum time for which a request waits for others.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The last document of the whole list, and the limit on searches.
 #[derive(Debug)]
 pub(super) struct Cache {
-    document: Mutex<Option<(Instant, Document)>>,
-    searches: Semaphore,
+    document: Cached,
+    searches: Arc<Semaphore>,
 }
 
 impl Default for Cache {
     fn default() -> Self {
-        Self { document: Mutex::default(), searches: Semaphore::new(SEARCHES) }
+        Self { document: Cached::default(), searches: Arc::new(Semaphore::new(SEARCHES)) }
     }
 }
 
@@ -54,37 +51,28 @@ pub(super) async fn respond(State(page): State<Shared>, request: Request) -> Res
     };
     // From now on the changes are recorded, so that the script misses none.
     page.live.touch();
-    let document = if query.matches_all() && query.page == 1 { whole(&page).await } else { search(&page, query).await };
+    let document = if query.matches_all() && query.page == 1 {
+        let shown = page.clone();
+        page.cache.document.get(move || render(&Overview::of(&shown, &Query { page: 1, ..Query::default() }))).await
+    } else {
+        search(page, query).await
+    };
     match document {
         Some(document) => document.respond(request.headers()),
         None => respond::busy(""),
     }
 }
 
-/// Returns the whole list. Requests at the same time wait for one that renders it. Returns `None`
-/// if that takes too long.
-async fn whole(page: &Shared) -> Option<Document> {
-    let mut cached = timeout(PATIENCE, page.cache.document.lock()).await.ok()?;
-    if let Some((at, document)) = &*cached
-        && at.elapsed() < MAX_AGE
-    {
-        return Some(document.clone());
-    }
-    let at = Instant::now();
-    let document = rendered(page, Query { page: 1, ..Query::default() }).await;
-    *cached = Some((at, document.clone()));
-    Some(document)
-}
-
-async fn search(page: &Shared, query: Query) -> Option<Document> {
-    let _permit = timeout(PATIENCE, page.cache.searches.acquire()).await.ok()?.ok()?;
-    Some(rendered(page, query).await)
-}
-
-/// Renders the page on a blocking thread, since it may have thousands of instances.
-async fn rendered(page: &Shared, query: Query) -> Document {
-    let page = page.clone();
-    offload(move || Document::new(render(&Overview::of(&page, &query)))).await
+/// Renders the results on a blocking thread, since there may be thousands. The search counts until
+/// it is done, even if the caller has gone.
+async fn search(page: Shared, query: Query) -> Option<Document> {
+    let permit = timeout(PATIENCE, page.cache.searches.clone().acquire_owned()).await.ok()?.ok()?;
+    let document = offload(move || {
+        let document = Document::new(render(&Overview::of(&page, &query)));
+        drop(permit);
+        document
+    });
+    Some(document.await)
 }
 
 /// Content of the page.
@@ -104,6 +92,7 @@ struct Overview {
     is_whole: bool,
     matching: usize,
     pages: usize,
+    first: String,
     previous: Option<String>,
     next: Option<String>,
     general: Vec<(&'static str, String)>,
@@ -127,6 +116,8 @@ pub(super) struct Status {
 #[derive(Debug, Template)]
 #[template(path = "replicas.html")]
 pub(super) struct Replicas {
+    /// The list of peers is complete.
+    pub(super) is_known: bool,
     pub(super) peers: Vec<Replica>,
 }
 
@@ -180,6 +171,7 @@ impl Overview {
             is_whole: query.matches_all() && pages == 1 && query.page == 1,
             matching,
             pages,
+            first: query.with_page(1),
             previous: other(query.page - 1),
             next: other(query.page.saturating_add(1)),
             query: query.clone(),
@@ -195,7 +187,7 @@ impl Status {
         Self {
             environment: text::visible(&about.environment),
             data_center: text::visible(&about.data_center),
-            now: text::date(now.saturating_add(server.registry().published_ahead())),
+            now: text::date(wall_clock_ms()),
             uptime: uptime_text(uptime),
             is_open: server.is_open(),
             gate_reason: text::visible(&server.gate_reason()),
@@ -210,6 +202,8 @@ impl Status {
 
 impl Replicas {
     pub(super) fn of(server: &ServerState) -> Self {
+        #[cfg(feature = "peers")]
+        let is_known = server.node().replication().is_known();
         #[cfg(feature = "peers")]
         let peers = server.node().replication().overviews().into_iter().map(|peer| Replica {
             url: text::short(&peer.url),
@@ -227,11 +221,11 @@ impl Replicas {
             last_error: peer.last_error.map(|(error, ago)| (text::visible(&error), Span(ago))),
         });
         #[cfg(not(feature = "peers"))]
-        let peers = {
+        let (is_known, peers) = {
             let _ = server;
-            std::iter::empty()
+            (true, std::iter::empty())
         };
-        Self { peers: peers.collect() }
+        Self { is_known, peers: peers.collect() }
     }
 }
 
@@ -263,4 +257,34 @@ fn own(server: &ServerState) -> Vec<(&'static str, String)> {
         None => own.push(("status", if server.is_open() { "UP" } else { "STARTING" }.into())),
     }
     own
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::EurekaServer;
+    use crate::time::move_wall_clock;
+
+    #[tokio::test]
+    async fn current_time_is_that_of_the_wall_clock() {
+        let server = EurekaServer::builder().build().unwrap();
+        // Published times follow the clock only beyond a minute.
+        move_wall_clock(50_000);
+        let shown = httpdate::parse_http_date(&Status::of(&server.state).now).unwrap();
+        let shown = shown.duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap().as_millis() as i64;
+        let off = wall_clock_ms() - shown;
+        move_wall_clock(-50_000);
+        assert!((0..5_000).contains(&off), "{off}");
+    }
+
+    #[cfg(feature = "peers")]
+    #[tokio::test]
+    async fn peers_are_not_known_until_their_source_has_responded() {
+        let shown = |server: &EurekaServer| render(&Replicas::of(&server.state));
+        let peers = crate::server::Peers::new().source(std::future::pending::<Result<String, std::io::Error>>);
+        let server = EurekaServer::builder().peers(peers).build().unwrap();
+        assert!(shown(&server).contains("The peers are not known yet"), "{}", shown(&server));
+        let single = EurekaServer::builder().build().unwrap();
+        assert!(shown(&single).contains("No peers are configured."));
+    }
 }

@@ -2,6 +2,7 @@
 
 use askama::Template;
 
+use super::query::searched;
 use super::text::{self, Span};
 use crate::model::{InstanceStatus, StatusCounts, shown_address};
 use crate::server::registry::{LeaseState, Registry};
@@ -13,6 +14,8 @@ use crate::server::view::{AppView, Record};
 pub(super) struct Row {
     /// Query that leads to the details. The script uses it as the key of the row.
     pub(super) query: String,
+    /// Text that the search in the browser looks at.
+    pub(super) searched: String,
     pub(super) id: String,
     pub(super) status: InstanceStatus,
     pub(super) is_overridden: bool,
@@ -20,8 +23,9 @@ pub(super) struct Row {
     pub(super) version: String,
     pub(super) address: String,
     pub(super) link: Option<String>,
-    /// Milliseconds since the last heartbeat, and until the lease expires.
-    pub(super) renewed_ms: i64,
+    /// Milliseconds since the last heartbeat. `None` if there was none since the registration.
+    pub(super) renewed_ms: Option<i64>,
+    /// Milliseconds until the lease expires.
     pub(super) left_ms: i64,
     pub(super) is_preserved: bool,
     pub(super) sender: String,
@@ -36,6 +40,8 @@ pub(super) struct Group {
     pub(super) name: String,
     pub(super) counts: String,
     pub(super) is_preserved: bool,
+    /// The heading says so. If all applications are preserved, the status does.
+    pub(super) is_marked: bool,
     pub(super) rows: Vec<Row>,
 }
 
@@ -45,7 +51,7 @@ pub(super) struct Group {
 pub(super) struct Heading<'a> {
     pub(super) name: &'a str,
     pub(super) counts: &'a str,
-    pub(super) is_preserved: bool,
+    pub(super) is_marked: bool,
 }
 
 impl Row {
@@ -54,6 +60,7 @@ impl Row {
         let link = [instance.status_page_url(), instance.home_page_url()].into_iter().find_map(text::link);
         Self {
             query: text::query_of(instance.app(), instance.id()),
+            searched: searched(instance),
             id: text::short(instance.id()),
             status: instance.status(),
             is_overridden: instance.overridden_status() != InstanceStatus::Unknown,
@@ -61,7 +68,7 @@ impl Row {
             version: text::short(instance.metadata().get("version").unwrap_or("-")),
             address: shown_address(instance),
             link,
-            renewed_ms: now.saturating_sub(lease.renewed_at),
+            renewed_ms: lease.is_renewed().then(|| now.saturating_sub(lease.renewed_at)),
             left_ms: lease.expires_at.saturating_sub(now),
             is_preserved: lease.is_preserved,
             sender: lease.registrant.to_string(),
@@ -72,8 +79,8 @@ impl Row {
         class(self.status)
     }
 
-    pub(super) fn renewed(&self) -> Span {
-        Span::millis(self.renewed_ms)
+    pub(super) fn renewed(&self) -> String {
+        self.renewed_ms.map_or_else(|| "none yet".to_owned(), |ms| Span::millis(ms).to_string())
     }
 
     pub(super) fn left(&self) -> String {
@@ -91,18 +98,19 @@ impl Group {
     ) -> Self {
         // An instance that has just left is missing.
         let leases = shown.filter_map(|record| registry.lease_state(&application.name, record.instance.id()));
+        let is_preserved = registry.is_preserved(&application.name);
         Self {
             key: text::parameter(&application.name),
             name: text::short(&application.name),
             counts: counts(application),
-            // Otherwise all applications are, which the status says.
-            is_preserved: registry.settings().preservation_by_application && registry.is_preserved(&application.name),
+            is_preserved,
+            is_marked: is_preserved && registry.settings().preservation_by_application,
             rows: leases.map(|lease| Row::of(&lease, now)).collect(),
         }
     }
 
     pub(super) fn heading(&self) -> Heading<'_> {
-        Heading { name: &self.name, counts: &self.counts, is_preserved: self.is_preserved }
+        Heading { name: &self.name, counts: &self.counts, is_marked: self.is_marked }
     }
 }
 

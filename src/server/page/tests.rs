@@ -1,3 +1,5 @@
+mod actions;
+
 use axum::body::Body;
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
@@ -8,7 +10,6 @@ use tower::ServiceExt;
 use crate::EurekaServer;
 use crate::model::{Instance, InstanceStatus, app_name};
 use crate::server::Eviction;
-use crate::server::access::{Access, Role};
 use crate::server::outcome::Origin;
 
 const BROWSER: &str = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
@@ -190,6 +191,14 @@ async fn search_shows_the_matching_instances_only() {
         let (_, _, html) = get(&server, &format!("/?{query}")).await;
         assert_eq!(["a-1", "a-2", "b-1"].map(|id| html.contains(&format!(">{id}</a>"))), shown, "{query}");
     }
+    let (_, _, html) = get(&server, "/?page=99").await;
+    assert!(
+        html.contains("There is no page 99: the list has 1.") && !html.contains("No instances available"),
+        "{html}"
+    );
+    // The search in the browser looks at the same names, also at those that no column shows.
+    let (_, _, html) = get(&server, "/?q=10.0.0.1").await;
+    assert!(html.contains("data-text=\"ORDERS\na-1\nh:80\n10.0.0.1\nUP\n\""), "{html}");
     let (status, _, html) = get(&server, "/?status=GONE").await;
     assert!(status == StatusCode::BAD_REQUEST && html.contains("use one of DOWN"), "{html}");
 }
@@ -200,6 +209,9 @@ async fn compressed_page_equals_the_plain_one() {
     register(&server, instance("orders", "orders-1"));
     let request = Request::get("/").header("accept", BROWSER).header("accept-encoding", "gzip, br");
     let service = server.service("/eureka").with_page();
+    let last = Request::get("/lastn").header("accept-encoding", "gzip").body(Body::empty()).unwrap();
+    let last = service.clone().oneshot(last).await.unwrap();
+    assert_eq!(last.headers()["content-encoding"], "gzip");
     let response = service.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
     assert_eq!(response.headers()["content-encoding"], "gzip");
     let bytes = response.into_body().collect().await.unwrap().to_bytes();
@@ -208,169 +220,6 @@ async fn compressed_page_equals_the_plain_one() {
     let request = Request::get("/").header("accept", BROWSER).body(Body::empty()).unwrap();
     let plain = service.oneshot(request).await.unwrap().into_body().collect().await.unwrap().to_bytes();
     assert_eq!(text.as_bytes(), plain);
-}
-
-/// Opens the page of an instance as a browser does. Returns the cookie and the token of the forms.
-async fn open(server: &EurekaServer, uri: &str) -> (String, String) {
-    let (_, headers, html) = get(server, uri).await;
-    let cookie = headers["set-cookie"].to_str().unwrap().to_owned();
-    assert!(cookie.contains("HttpOnly; SameSite=Lax"), "{cookie}");
-    let token = html.split("name=\"token\" value=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
-    (cookie.split(';').next().unwrap().to_owned(), token)
-}
-
-/// Returns a request with a form, as another program would send it.
-fn act(uri: &str) -> http::request::Builder {
-    Request::post(uri).header("host", "registry:8761").header("content-type", "application/x-www-form-urlencoded")
-}
-
-#[tokio::test]
-async fn operator_takes_an_instance_out_of_service_and_back_and_cancels_it() {
-    let server = server();
-    register(&server, instance("orders", "o/1"));
-    let uri = "/page/instance?app=ORDERS&id=o%2F1";
-    let (cookie, token) = open(&server, uri).await;
-    let status = || server.instance("ORDERS", "o/1").map(|instance| instance.status());
-    for (action, expected, location) in [
-        ("out_of_service", Some(InstanceStatus::OutOfService), "instance?app=ORDERS&id=o%2F1&done=out_of_service"),
-        ("back", Some(InstanceStatus::Unknown), "instance?app=ORDERS&id=o%2F1&done=back"),
-        ("cancel", None, "../lastn"),
-    ] {
-        let body = format!("token={token}&action={action}");
-        let request = act(uri).header("cookie", &cookie).header("origin", "http://registry:8761");
-        let (code, headers, text) = send(&server, request.body(Body::from(body)).unwrap()).await;
-        assert_eq!((code, headers["location"].to_str().unwrap()), (StatusCode::SEE_OTHER, location), "{text}");
-        assert_eq!(status(), expected, "{action}");
-    }
-    let (_, _, last) = get(&server, "/lastn").await;
-    assert!(last.contains("ORDERS(o/1)") && last.contains("cancelled"), "{last}");
-    let request = act(uri).header("cookie", &cookie).header("origin", "http://registry:8761");
-    let (code, _, text) = send(&server, request.body(Body::from(format!("token={token}&action=back"))).unwrap()).await;
-    assert!(code == StatusCode::NOT_FOUND && text.contains("ORDERS has no instance o/1"), "{text}");
-}
-
-/// Applies an action as a browser does. Returns the page that it leads to.
-async fn apply(server: &EurekaServer, uri: &str, action: &str) -> String {
-    let (cookie, token) = open(server, uri).await;
-    let request = act(uri).header("cookie", &cookie).header("origin", "http://registry:8761");
-    let body = Body::from(format!("token={token}&action={action}"));
-    let (code, headers, text) = send(server, request.body(body).unwrap()).await;
-    assert_eq!(code, StatusCode::SEE_OTHER, "{text}");
-    get(server, &format!("/page/{}", headers["location"].to_str().unwrap())).await.2
-}
-
-#[tokio::test]
-async fn instance_that_is_put_back_has_the_status_that_it_reports() {
-    use InstanceStatus::{Down, OutOfService, Starting, Up};
-    let uri = "/page/instance?app=ORDERS&id=i";
-    for (before, reports) in [(Up, Up), (Up, Down), (Down, Down), (Starting, Up), (Up, OutOfService)] {
-        let server = server();
-        let with = |status| Instance { status, ..instance("orders", "i") };
-        register(&server, with(before));
-        let html = apply(&server, uri, "out_of_service").await;
-        assert!(html.contains("The override OUT_OF_SERVICE is set"), "{html}");
-        register(&server, with(reports));
-        let html = apply(&server, uri, "back").await;
-        let status = || server.instance("ORDERS", "i").unwrap().status();
-        assert_eq!(status(), InstanceStatus::Unknown, "{before} {reports}: it did not register since");
-        assert!(html.contains("The instance has no override"), "{html}");
-        // Until then its heartbeats would not change the status.
-        let renewal = server.registry().renew("ORDERS", "i", None, Origin::Client, server.now());
-        assert_eq!(renewal, crate::server::outcome::Renewal::NotFound);
-        register(&server, with(reports));
-        assert_eq!(status(), reports, "{before}");
-    }
-}
-
-#[tokio::test]
-async fn instance_that_is_kept_out_of_service_without_an_override_can_be_set_up() {
-    let server = server();
-    let uri = "/page/instance?app=ORDERS&id=i";
-    register(&server, Instance { status: InstanceStatus::OutOfService, ..instance("orders", "i") });
-    register(&server, instance("orders", "i"));
-    let status = || server.instance("ORDERS", "i").unwrap().status();
-    for action in ["back", "out_of_service"] {
-        let html = apply(&server, uri, action).await;
-        assert!(html.contains("Nothing was changed") && html.contains(">Set UP<"), "{html}");
-        assert_eq!(status(), InstanceStatus::OutOfService);
-    }
-    let html = apply(&server, uri, "up").await;
-    assert!(html.contains("The override UP is set") && !html.contains(">Set UP<"), "{html}");
-    assert_eq!(status(), InstanceStatus::Up);
-}
-
-#[tokio::test]
-async fn address_with_an_action_that_was_not_done_shows_no_message() {
-    let server = server();
-    register(&server, instance("orders", "i"));
-    for action in ["out_of_service", "cancel"] {
-        let (_, _, html) = get(&server, &format!("/page/instance?app=ORDERS&id=i&done={action}")).await;
-        assert!(!html.contains("class=\"done\""), "{html}");
-    }
-    for action in ["back", "up"] {
-        let (_, _, html) = get(&server, &format!("/page/instance?app=ORDERS&id=i&done={action}")).await;
-        assert!(!html.contains("deleted") && !html.contains(" is set"), "{html}");
-    }
-}
-
-#[tokio::test]
-async fn form_of_another_site_or_without_the_token_changes_nothing() {
-    let server = server();
-    register(&server, instance("orders", "i"));
-    let uri = "/page/instance?app=ORDERS&id=i";
-    let (cookie, token) = open(&server, uri).await;
-    let good = format!("token={token}&action=cancel");
-    let own = ("origin", "http://registry:8761");
-    type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, StatusCode);
-    let cases: [Case<'_>; 9] = [
-        (&[("cookie", &cookie), ("origin", "http://evil.example")], &good, StatusCode::FORBIDDEN),
-        (&[("cookie", &cookie), ("origin", "null")], &good, StatusCode::FORBIDDEN),
-        (&[("cookie", &cookie), own, ("sec-fetch-site", "cross-site")], &good, StatusCode::FORBIDDEN),
-        (&[("cookie", &cookie)], &good, StatusCode::FORBIDDEN),
-        (&[own], &good, StatusCode::FORBIDDEN),
-        (&[("cookie", &cookie), own], "action=cancel", StatusCode::FORBIDDEN),
-        (&[("cookie", &cookie), own], "token=00000000000000000000000000000000&action=cancel", StatusCode::FORBIDDEN),
-        (&[("cookie", &cookie), own], &good.replace("cancel", "explode"), StatusCode::BAD_REQUEST),
-        (&[("cookie", &cookie), own], &"x".repeat(5_000), StatusCode::PAYLOAD_TOO_LARGE),
-    ];
-    for (headers, body, expected) in cases {
-        let request = headers.iter().fold(act(uri), |request, (name, value)| request.header(*name, *value));
-        let (code, _, text) = send(&server, request.body(Body::from(body.to_owned())).unwrap()).await;
-        assert_eq!(code, expected, "{headers:?} {body} {text}");
-        assert!(text.contains("cannot change the instance: "), "{text}");
-    }
-    let request = Request::post(uri).header("content-type", "text/plain").body(Body::from(good)).unwrap();
-    assert_eq!(send(&server, request).await.0, StatusCode::UNSUPPORTED_MEDIA_TYPE);
-    assert_eq!(server.instance("ORDERS", "i").unwrap().status(), InstanceStatus::Up);
-}
-
-#[tokio::test]
-async fn only_operators_of_a_locked_registry_have_forms_and_act() {
-    let access =
-        Access::new().token("reader", "reader-token", [Role::Read]).token("ops", "operator-token", [Role::Operate]);
-    let server = EurekaServer::builder().access(access).build().unwrap();
-    register(&server, instance("orders", "i"));
-    let uri = "/page/instance?app=ORDERS&id=i";
-    let token = "0123456789abcdef0123456789abcdef";
-    let good = format!("token={token}&action=out_of_service");
-    for (authorization, seen, changed) in [
-        ("Bearer reader-token", (StatusCode::OK, false), StatusCode::FORBIDDEN),
-        ("", (StatusCode::UNAUTHORIZED, false), StatusCode::UNAUTHORIZED),
-        ("Bearer operator-token", (StatusCode::OK, true), StatusCode::SEE_OTHER),
-    ] {
-        let request = Request::get(uri).header("accept", BROWSER).header("authorization", authorization);
-        let (status, headers, html) = send(&server, request.body(Body::empty()).unwrap()).await;
-        assert_eq!((status, html.contains("<form")), seen, "{authorization}: {html}");
-        assert_eq!(headers.contains_key("set-cookie"), seen.1, "{authorization}");
-        assert_eq!(html.contains("You may look at this instance"), seen == (StatusCode::OK, false), "{html}");
-        let up = server.instance("ORDERS", "i").unwrap().status();
-        assert_eq!(up, InstanceStatus::Up, "nothing changed before {authorization}");
-        let cookie = format!("tower-eureka-page={token}");
-        let request = act(uri).header("authorization", authorization).header("cookie", cookie);
-        let request = request.header("origin", "http://registry:8761").body(Body::from(good.clone())).unwrap();
-        assert_eq!(send(&server, request).await.0, changed, "{authorization}");
-    }
-    assert_eq!(server.instance("ORDERS", "i").unwrap().status(), InstanceStatus::OutOfService);
 }
 
 /// Streams of one page, as dashboards open them.
@@ -474,6 +323,29 @@ async fn stream_ends_after_half_a_minute_and_nobody_keeps_the_task() {
     assert!(text(&event(&mut body).await.unwrap()).contains("event: reload"));
 }
 
+#[tokio::test(start_paused = true)]
+async fn stream_ends_when_the_last_listener_stops() {
+    let server = server();
+    let page = Dashboards(server.page());
+    let [main, management] = [(), ()].map(|()| server.state.unsent().closing());
+    let position = page.position().await;
+    let mut body = page.open(&position).await;
+    event(&mut body).await.unwrap();
+    drop(main);
+    assert!(text(&event(&mut body).await.unwrap()).contains("System Status"));
+    drop(management);
+    let stopped = tokio::time::Instant::now();
+    assert!(text(&event(&mut body).await.unwrap()).contains("event: end"));
+    assert!(event(&mut body).await.is_none() && stopped.elapsed() < Duration::from_secs(1));
+    // Otherwise the dashboard would be connected again at once, and again.
+    let response = page.0.clone().oneshot(Request::get("/page/live").body(Body::empty()).unwrap()).await.unwrap();
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(response.headers()["retry-after"], "10");
+    let _next = server.state.unsent().closing();
+    let mut body = page.open(&position).await;
+    assert!(text(&event(&mut body).await.unwrap()).contains("event: open"), "a listener serves again");
+}
+
 #[cfg(feature = "peers")]
 #[tokio::test(start_paused = true)]
 async fn stream_ends_when_the_server_leaves() {
@@ -519,6 +391,36 @@ async fn self_preservation_is_shown_from_its_beginning_to_its_end() {
     beat(3, true).await;
     let (_, _, html) = get(&server, "/").await;
     assert!(html.contains("Self-preservation does not hold") && !html.contains("EMERGENCY"), "{html}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn dashboard_learns_which_applications_are_preserved_and_which_instances_sent_no_heartbeat() {
+    let server = server();
+    for id in ["a", "b"] {
+        register(&server, instance("orders", id));
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    server.registry().renew("ORDERS", "b", None, Origin::Client, server.now());
+    let page = Dashboards(server.page());
+    let html = get(&server, "/").await.2;
+    let of_row = |id: &str| {
+        html.split(&format!("<tr data-key=\"app=ORDERS&#38;id={id}\"")).nth(1).unwrap().split("</tr>").next().unwrap()
+    };
+    assert!(of_row("a").contains(">none yet<") && !of_row("a").contains("data-beat"), "{html}");
+    assert!(of_row("b").contains("data-beat=\"0\""), "{html}");
+    let mut body = page.open(&page.position().await).await;
+    let mut seen = Vec::new();
+    // The stream ends within half a minute.
+    while let Some(bytes) = event(&mut body).await {
+        let text = text(&bytes);
+        let data = text.lines().find_map(|line| line.strip_prefix("data: ")).unwrap().to_owned();
+        seen.push(serde_json::from_str::<serde_json::Value>(&data).unwrap());
+    }
+    let kept: Vec<_> = seen.iter().filter_map(|data| data.get("kept")).collect();
+    let all = serde_json::json!({"apps": true, "marked": false});
+    assert!(kept.iter().all(|kept| **kept == all) && kept.len() > 2, "no heartbeats were counted: {seen:?}");
+    let beats = seen.iter().find_map(|data| data.get("beats")).unwrap()["ORDERS"].as_array().unwrap();
+    assert!(beats[0].is_null() && beats[1].is_i64() && beats[2].is_i64() && beats[3].is_i64(), "{beats:?}");
 }
 
 #[tokio::test(start_paused = true)]

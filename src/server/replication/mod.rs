@@ -153,11 +153,15 @@ impl Replication {
         self.is_listed.load(Ordering::Acquire)
     }
 
+    /// Returns true unless the list of peers is still awaited from its source.
+    pub(in crate::server) fn is_known(&self) -> bool {
+        !self.has_source() || self.is_listed()
+    }
+
     /// Returns true if each peer URL leads to this node. Before the source has returned a list,
     /// that is unknown.
     pub(in crate::server) fn is_alone(&self) -> bool {
-        let is_known = !self.has_source() || self.is_listed();
-        is_known && self.list.load().iter().all(|peer| peer.is_own())
+        self.is_known() && self.list.load().iter().all(|peer| peer.is_own())
     }
 
     /// Returns the peers as they are now.

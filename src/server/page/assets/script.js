@@ -16,18 +16,21 @@ const known = new WeakMap();
 function rowOf(row) {
   let facts = known.get(row);
   if (!facts) {
-    const now = performance.now();
-    const texts = [row.closest(".app").querySelector("h3").firstChild.data];
-    for (const index of [0, 1, 2, 3, 4]) texts.push(row.cells[index].textContent);
-    facts = {
-      text: texts.join("\n").toLowerCase(),
-      status: row.dataset.status,
-      beatAt: now - Number(row.dataset.beat),
-      endsAt: now + Number(row.dataset.left),
-    };
+    const { text, status, beat, left } = row.dataset;
+    facts = { text: text.toLowerCase(), status };
+    setFacts(facts, beat === undefined ? null : Number(beat), Number(left));
     known.set(row, facts);
   }
   return facts;
+}
+
+/// Stores the milliseconds since the last heartbeat, or null, and those until the lease expires.
+function setFacts(facts, beat, left) {
+  const now = performance.now();
+  facts.beatAt = beat === null ? null : now - beat;
+  facts.endsAt = now + left;
+  // Later heartbeats are not known here, so only the server says that a lease is expired.
+  facts.isExpired = left < 0;
 }
 
 function span(ms) {
@@ -69,8 +72,9 @@ function showTimes() {
         if (box.top > bottom) break;
       }
       const facts = rowOf(row);
-      setText(row.cells[5], span(now - facts.beatAt));
-      setText(row.cells[6], left(facts.endsAt - now, row.dataset.kept));
+      if (facts.beatAt !== null) setText(row.cells[5], span(now - facts.beatAt));
+      const ms = facts.endsAt - now;
+      setText(row.cells[6], left(facts.isExpired ? ms : Math.max(0, ms), app.hasAttribute("data-kept")));
     }
   }
 }
@@ -155,6 +159,16 @@ function place(parent, child, after) {
   if (focused) child.querySelector("a")?.focus();
 }
 
+/// Shows the applications whose expired leases are kept.
+function showKept({ apps, marked }) {
+  const names = apps === true ? null : new Set(apps);
+  for (const app of list.children) {
+    const kept = !names || names.has(app.dataset.key);
+    app.toggleAttribute("data-kept", kept);
+    app.querySelector("h3 .kept").hidden = !(kept && marked);
+  }
+}
+
 function apply(data) {
   for (const id of ["status", "replicas"]) {
     const block = byId(id);
@@ -186,18 +200,16 @@ function apply(data) {
     }
   }
   if (data.apps?.length) filter();
+  if (data.kept) showKept(data.kept);
   if (data.beats) {
-    const now = performance.now();
     for (const app of list.children) {
       const beats = data.beats[app.dataset.key];
       const rows = app.querySelector("tbody").rows;
       // Otherwise the change that explains the difference is on its way.
       if (beats?.length !== 2 * rows.length) continue;
       for (let index = 0; index < rows.length; index += 1) {
-        if (beats[2 * index] === null) continue;
-        const facts = rowOf(rows[index]);
-        facts.beatAt = now - 1000 * beats[2 * index];
-        facts.endsAt = now + 1000 * beats[2 * index + 1];
+        const [beat, left] = beats.slice(2 * index, 2 * index + 2);
+        if (left !== null) setFacts(rowOf(rows[index]), beat === null ? null : 1000 * beat, 1000 * left);
       }
     }
   }
@@ -209,7 +221,7 @@ let source = null;
 let failures = 0;
 let timer = 0;
 
-function say(text, lost) {
+function showState(text, lost) {
   const live = byId("live");
   setText(live, text);
   live.className = lost ? "lost" : "";
@@ -229,7 +241,7 @@ function disconnect() {
 function retry() {
   failures += 1;
   disconnect();
-  say("No live updates, trying again", true);
+  showState("No live updates, trying again", true);
   later(Math.min(30000, 500 * 2 ** failures) * (0.5 + Math.random()), connect);
 }
 
@@ -253,20 +265,23 @@ function connect() {
   source = new EventSource(`page/live?since=${encodeURIComponent(position)}`);
   source.addEventListener("open", () => {
     failures = 0;
-    say("Live");
+    showState("Live");
   });
   source.addEventListener("change", (event) => {
     position = event.lastEventId;
     const data = JSON.parse(event.data);
     apply(data);
     if (data.reload && isWhole) reload(data.reload);
-    else if (data.reload) say("The list has changed since it was loaded");
+    else if (data.reload) showState("The list has changed since it was loaded");
   });
   source.addEventListener("reload", (event) => {
     // A page with a part of the list is not updated, so it follows from here.
     reload(JSON.parse(event.data).reload);
   });
-  source.addEventListener("end", connect);
+  source.addEventListener("end", (event) => {
+    disconnect();
+    later(JSON.parse(event.data).reload * Math.random(), connect);
+  });
   source.onerror = retry;
 }
 
