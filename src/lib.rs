@@ -96,6 +96,8 @@ pub mod register;
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
 pub mod reqwest;
 #[cfg(feature = "client")]
+mod retry_after;
+#[cfg(feature = "client")]
 mod secret;
 #[cfg(feature = "server")]
 pub mod server;

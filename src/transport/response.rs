@@ -1,5 +1,5 @@
 use std::net::SocketAddr;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::Authority;
@@ -7,7 +7,8 @@ use http::{HeaderMap, StatusCode, header};
 
 use super::server_clock::ResponseDate;
 use crate::model::{DecodeError, DecodedList};
-use crate::time::{Moment, wall_clock_ms};
+use crate::retry_after::retry_after;
+use crate::time::Moment;
 
 /// Complete response with a decompressed body.
 #[derive(Debug)]
@@ -50,20 +51,8 @@ impl ServerResponse {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// Returns the pause that `Retry-After` asks for, in seconds or as a date. A date is compared
-    /// with the server's own clock if the response has a `Date`.
+    /// Returns the pause that `Retry-After` asks for.
     pub(super) fn retry_after(&self) -> Option<Duration> {
-        let text = self.header(header::RETRY_AFTER)?.trim();
-        if let Ok(seconds) = text.parse() {
-            return Some(Duration::from_secs(seconds));
-        }
-        let now = self.header(header::DATE).and_then(date_ms).unwrap_or_else(wall_clock_ms);
-        Some(Duration::from_millis(date_ms(text)?.saturating_sub(now).try_into().unwrap_or(0)))
+        retry_after(&self.headers)
     }
-}
-
-/// Parses an HTTP date into milliseconds since the epoch.
-pub(super) fn date_ms(text: &str) -> Option<i64> {
-    let since = httpdate::parse_http_date(text.trim()).ok()?.duration_since(UNIX_EPOCH).ok()?;
-    since.as_millis().try_into().ok()
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use http::{HeaderMap, header};
 
-use super::response::date_ms;
 use super::session::CONNECTION_AGE;
+use crate::retry_after::date_of;
 use crate::sync::{Mutex, MutexGuard};
 use crate::time::{Moment, wall_clock_ms};
 
@@ -36,7 +36,7 @@ impl ResponseDate {
         if requested.elapsed() > MAX_DURATION || headers.contains_key(header::AGE) {
             return None;
         }
-        let date_ms = date_ms(headers.get(header::DATE)?.to_str().ok()?)?;
+        let date_ms = date_of(headers, header::DATE)?;
         Some(Self { date_ms, requested_ms: requested.wall_ms(), received_ms: wall_clock_ms() })
     }
 }

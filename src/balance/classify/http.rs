@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body::Body;
 
@@ -14,6 +14,7 @@ use super::observe::Observe;
 use crate::balance::endpoint::Completion;
 use crate::balance::outcome::Outcome;
 use crate::body::{BodyGuard, GuardedBody};
+use crate::retry_after::retry_after;
 
 /// Classifies a response by its head and trailers, or an error in its place.
 ///
@@ -91,10 +92,9 @@ pub struct DefaultClassifier;
 
 impl ClassifyHttp for DefaultClassifier {
     fn head(&self, status: StatusCode, headers: &HeaderMap) -> Outcome {
-        let retry_after = || Some(Duration::from_secs(headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?));
         match status {
-            StatusCode::TOO_MANY_REQUESTS => Outcome::Overloaded { retry_after: retry_after() },
-            status if status.is_server_error() => Outcome::Failure { retry_after: retry_after() },
+            StatusCode::TOO_MANY_REQUESTS => Outcome::Overloaded { retry_after: retry_after(headers) },
+            status if status.is_server_error() => Outcome::Failure { retry_after: retry_after(headers) },
             _ if is_grpc(headers) && headers.contains_key(GRPC_STATUS) => grpc_outcome(headers),
             _ => Outcome::Success,
         }
