@@ -288,6 +288,7 @@ fn registry_is_recorded_with_its_age_size_fetches_and_lag() {
         eureka.refresh().await.unwrap_err();
         assert_eq!(recorded.value(&fetches("failure")), 1);
         assert_eq!(recorded.value("eureka_registry_stale{}"), 1);
+        assert_eq!(recorded.value("eureka_registry_pauses_total{server=http://registry/eureka/}"), 1);
         assert!(recorded.values().keys().all(|series| !series.contains("secret")));
     });
 }
@@ -307,7 +308,7 @@ fn age_of_the_registry_grows_while_a_fetch_hangs() {
 }
 
 /// Returns the response to a fetch: one instance, a delta that does not match, two instances, and
-/// then failures.
+/// then pauses.
 fn registry_response(fetch: usize) -> http::Response<Full<Bytes>> {
     let instance = |id: u64| {
         let port = r#"{"$":80,"@enabled":"true"}"#;
@@ -318,7 +319,10 @@ fn registry_response(fetch: usize) -> http::Response<Full<Bytes>> {
         0 => ("UP_1_", vec![instance(1)]),
         1 => ("UP_9_", vec![]),
         2 => ("UP_2_", vec![instance(1), instance(2)]),
-        _ => return http::Response::builder().status(500).body(Full::default()).unwrap(),
+        _ => {
+            let paused = http::Response::builder().status(429).header("retry-after", "60");
+            return paused.body(Full::default()).unwrap();
+        }
     };
     let applications = match &instances[..] {
         [] => String::new(),

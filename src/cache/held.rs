@@ -37,10 +37,15 @@ impl Held {
         *self = Self::new(self.instance.clone(), now);
     }
 
+    /// Returns the duration of the instance's lease.
+    pub(super) fn lease(&self) -> Duration {
+        let seconds = self.instance.lease.map_or(0, |lease| lease.duration_secs.max(0).unsigned_abs());
+        Duration::from_secs(seconds.into())
+    }
+
     /// Returns `true` if the rule confirms that the instance disappeared.
     pub(super) fn is_confirmed(&self, rule: &Disappearance, now: Instant) -> bool {
-        let lease = self.instance.lease.map_or(0, |lease| lease.duration_secs.max(0).unsigned_abs());
-        let hold = rule.hold_of(Duration::from_secs(lease.into()));
+        let hold = rule.hold_of(self.lease());
         now.duration_since(self.since) >= hold
             || rule.responses.is_some_and(|responses| self.responses >= responses)
             || rule.servers.is_some_and(|servers| self.servers.len() >= servers as usize)

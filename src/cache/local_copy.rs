@@ -20,7 +20,7 @@ use crate::transport::Origin;
 /// of an application, the omitted instances are *held*.
 ///
 /// A held instance is removed when a delta deletes it, when the server lists it again, or when the
-/// rule confirms that it disappeared. An empty list alone never removes an instance by default.
+/// rule confirms that it disappeared. Empty lists have to be repeated for longer than others.
 ///
 /// `now` is a clock that runs only while the server responds, so that outages and failed fetches do
 /// not count.
@@ -28,8 +28,8 @@ use crate::transport::Origin;
 pub(super) struct LocalCopy {
     pub(super) mirror: Mirror,
     held: HashMap<Key, Held>,
-    /// Time of the first empty list in a row.
-    empty_since: Option<Instant>,
+    /// Time of the first empty list in a row, and their number.
+    empty: Option<(Instant, u32)>,
     /// False after a delta that did not match.
     is_consistent: bool,
     /// Server whose response is applied.
@@ -55,7 +55,7 @@ impl LocalCopy {
         Self {
             mirror: Mirror::default(),
             held: HashMap::new(),
-            empty_since: None,
+            empty: None,
             is_consistent: true,
             responder: None,
             rule: config.disappearance.clone(),
@@ -72,7 +72,7 @@ impl LocalCopy {
         Self {
             mirror: Mirror::default(),
             held: HashMap::new(),
-            empty_since: None,
+            empty: None,
             is_consistent: false,
             has_others: false,
             responder: None,
@@ -223,7 +223,7 @@ impl LocalCopy {
     /// present list is known to lack them.
     fn expire(&mut self, are_missing: bool, now: Instant) {
         if !self.is_empty() || self.has_others {
-            self.empty_since = None;
+            self.empty = None;
             let (rule, origin) = (&self.rule, self.responder.as_ref().filter(|_| are_missing));
             self.held.retain(|_, held| {
                 held.was_missing(origin);
@@ -231,10 +231,10 @@ impl LocalCopy {
             });
             return;
         }
-        let since = *self.empty_since.get_or_insert(now);
-        if self.rule.empty_hold.is_some_and(|hold| now.duration_since(since) >= hold) {
-            self.held.clear();
-        }
+        let (since, lists) = self.empty.get_or_insert((now, 0));
+        *lists = lists.saturating_add(are_missing.into());
+        let (elapsed, lists) = (now.duration_since(*since), *lists);
+        self.held.retain(|_, held| !self.rule.is_empty_believed(lists, elapsed, held.lease()));
         // The server lists nothing yet, so the time of held instances does not run.
         self.held.values_mut().for_each(|held| held.restart(now));
     }
@@ -365,16 +365,17 @@ mod tests {
     }
 
     #[test]
-    fn empty_list_never_removes_an_instance() {
-        let mut local = full_of(&["a", "b"]);
-        for hours in 0..3 {
-            full(&mut local, &list(vec![], ""), Instant::now() + Duration::from_secs(hours * 3600));
-            assert_eq!(ids(&mut local), ["a", "b"]);
+    fn empty_lists_are_believed_by_their_number_and_their_time() {
+        let start = Instant::now();
+        let cases: [&[(u64, usize)]; 3] =
+            [&[(0, 2), (14, 2), (15, 0)], &[(0, 2), (60, 2), (61, 0)], &[(0, 2), (1, 2), (2, 2), (14, 2), (15, 0)]];
+        for case in cases {
+            let mut local = full_of(&["a", "b"]);
+            for &(minutes, left) in case {
+                full(&mut local, &list(vec![], ""), start + Duration::from_secs(minutes * 60));
+                assert_eq!(ids(&mut local).len(), left, "{case:?}: {minutes}");
+            }
         }
-        // The same holds for a single instance.
-        let mut one = full_of(&["a"]);
-        full(&mut one, &list(vec![], ""), Instant::now());
-        assert_eq!(ids(&mut one), ["a"]);
     }
 
     #[test]

@@ -26,14 +26,15 @@ const FULL_REFRESHES: u32 = 5;
 const FULL_REFRESH_INTERVALS: u32 = 2;
 /// Number of pauses in a row, all due to digests, after which digests are ignored.
 const PAUSES_BEFORE_COUNTS: u32 = 2;
-/// Number of failed deltas (500) in a row after which deltas are paused.
-const BROKEN_DELTAS: u32 = 2;
+/// Time after a full fetch for which a refused delta causes no other one. It is as long as servers
+/// keep changes. A server that serves full lists only is consumed at this rate.
+const REFUSED_PERIOD: Duration = Duration::from_secs(180);
+/// The same time if the status means that the server is overloaded.
+const OVERLOAD_PERIOD: Duration = Duration::from_secs(600);
 
 /// Maximum random delay of a full fetch after a mismatched delta. All clients detect the mismatch
 /// within one interval.
 const MAX_SPREAD: Duration = Duration::from_secs(10);
-/// Time after which the first fetch is sent to the next server as well.
-pub(super) const STAGGER: Duration = Duration::from_secs(1);
 
 /// Number of instances from which a response is applied on a blocking thread. Applying them takes
 /// about as long as decoding [`OFFLOAD_THRESHOLD`](crate::sync::OFFLOAD_THRESHOLD) bytes.
@@ -43,7 +44,8 @@ pub(super) const OFFLOAD_INSTANCES: usize = 250;
 pub(crate) struct Refresher {
     transport: Transport,
     interval: Duration,
-    stagger: Duration,
+    /// Time within which the first fetch tries all servers.
+    race: Duration,
     delta: bool,
     local: LocalCopy,
     continuity: Continuity,
@@ -59,7 +61,10 @@ pub(crate) struct Refresher {
     digest_pauses: u32,
     /// Server whose digests are ignored, since those of its deltas are wrong.
     counts_only: Option<Origin>,
-    broken_deltas: u32,
+    /// Set if the last delta was refused: the time after the last full fetch until the next one.
+    refused: Option<Duration>,
+    /// Time at which the last full fetch began.
+    last_full: Instant,
     /// Number of refreshes for which deltas are still paused.
     full_only: u32,
     /// Number of intervals between two full refreshes meanwhile.
@@ -76,6 +81,25 @@ pub(crate) struct Refresher {
     report: Report,
 }
 
+/// Returns the time after the last full list for which a refused delta causes no other one. `None`
+/// if the error is no refusal.
+pub(super) fn refusal_period(error: Kind) -> Option<Duration> {
+    match error {
+        Kind::Status(420 | 429 | 502..=504 | 509 | 529) | Kind::Timeout => Some(OVERLOAD_PERIOD),
+        Kind::Status(_) => Some(REFUSED_PERIOD),
+        _ => None,
+    }
+}
+
+/// Result of fetching a delta.
+enum Delta {
+    Received(Box<Fetched>),
+    /// The server offers no deltas.
+    NotOffered,
+    /// The response is no delta.
+    Unusable,
+}
+
 impl Refresher {
     pub(crate) fn new(transport: Transport, config: &ClientConfig) -> Self {
         let (interval, delta) = (config.fetch_interval, config.delta);
@@ -86,8 +110,7 @@ impl Refresher {
         Self {
             transport: transport.in_background(),
             interval,
-            // So that three servers are tried within the ready timeout of calls.
-            stagger: STAGGER.min(config.ready_timeout / 3),
+            race: config.ready_timeout,
             delta,
             local: LocalCopy::new(&config.offline),
             continuity: Continuity::new(),
@@ -98,7 +121,8 @@ impl Refresher {
             mismatches: 0,
             digest_pauses: 0,
             counts_only: None,
-            broken_deltas: 0,
+            refused: None,
+            last_full: now,
             full_only: 0,
             full_intervals: 1,
             failing_since: None,
@@ -182,7 +206,8 @@ impl Refresher {
     /// while there is no connection. A server that responds with an error or too late may be
     /// overloaded. A pause that all servers asked for is obeyed.
     fn delay_after(&mut self, error: &Error) -> Duration {
-        self.overloaded = matches!(error.kind(), Kind::Status(429 | 500..) | Kind::Paused(_) | Kind::Timeout);
+        self.overloaded = self.refused.is_some()
+            || matches!(error.kind(), Kind::Status(420 | 429 | 500..) | Kind::Paused(_) | Kind::Timeout);
         if let Some(pause) = self.transport.pause() {
             return jittered(self.interval).max(lengthened(pause));
         }
@@ -192,14 +217,22 @@ impl Refresher {
 
     /// Refreshes once: by a delta if possible, otherwise by the whole registry.
     async fn refresh(&mut self) -> Result<(), Error> {
-        if !self.is_delta_useful() || !self.overloaded && self.continuity.take_due_verification() {
+        let refused = self.refused.take();
+        if !self.is_delta_useful() || self.is_full_due(refused) {
             return self.fetch_all().await;
         }
         if self.full_only > 0 {
             self.full_only -= 1;
             return self.fetch_all().await;
         }
-        let Some(mut delta) = self.fetch_delta().await? else { return self.fetch_all().await };
+        let mut delta = match self.fetch_delta().await? {
+            Delta::Received(delta) => *delta,
+            Delta::NotOffered => return self.fetch_all().await,
+            Delta::Unusable => {
+                self.mismatched(None);
+                return self.fetch_all_delayed().await;
+            }
+        };
         self.responded();
         let origin = delta.origin.clone();
         self.local.set_responder(&origin);
@@ -211,23 +244,30 @@ impl Refresher {
             (self.mismatches, self.digest_pauses) = (0, 0);
             return Ok(());
         }
-        self.mismatches += 1;
+        tracing::debug!(continues, "delta does not match, fetching the whole registry");
         self.report.mismatches += 1;
-        tracing::debug!(continues, mismatches = self.mismatches, "delta does not match, fetching the whole registry");
-        if self.mismatches >= MISMATCHES_BEFORE_PAUSE {
-            tracing::warn!(
-                refreshes = FULL_REFRESHES,
-                "deltas repeatedly do not match, fetching the whole registry for a while"
-            );
-            (self.mismatches, self.full_only) = (0, FULL_REFRESHES);
-            self.full_intervals = FULL_REFRESH_INTERVALS;
-            self.digest_pauses = if is_exact { self.digest_pauses + 1 } else { 0 };
-            if self.digest_pauses >= PAUSES_BEFORE_COUNTS {
-                tracing::warn!("digests of deltas repeatedly do not match, comparing counts instead");
-                (self.digest_pauses, self.counts_only) = (0, Some(origin));
-            }
-        }
+        self.mismatched(is_exact.then_some(origin));
         self.fetch_all_delayed().await
+    }
+
+    /// Counts a delta that did not match or could not be read, and pauses deltas after several in a
+    /// row. `origin` is set if a digest did not match.
+    fn mismatched(&mut self, origin: Option<Origin>) {
+        self.mismatches += 1;
+        if self.mismatches < MISMATCHES_BEFORE_PAUSE {
+            return;
+        }
+        tracing::warn!(
+            refreshes = FULL_REFRESHES,
+            "deltas repeatedly do not match, fetching the whole registry for a while"
+        );
+        (self.mismatches, self.full_only) = (0, FULL_REFRESHES);
+        self.full_intervals = FULL_REFRESH_INTERVALS;
+        self.digest_pauses = if origin.is_some() { self.digest_pauses + 1 } else { 0 };
+        if self.digest_pauses >= PAUSES_BEFORE_COUNTS {
+            tracing::warn!("digests of deltas repeatedly do not match, comparing counts instead");
+            (self.digest_pauses, self.counts_only) = (0, origin);
+        }
     }
 
     /// Returns `true` if a delta should be fetched.
@@ -239,38 +279,35 @@ impl Refresher {
         self.delta && self.deltas_offered && !self.local.is_empty() && can_continue
     }
 
-    /// Fetches a delta. Returns `None` if the whole registry must be fetched instead, since the
-    /// server offers no deltas or fails to create one.
+    /// Returns `true` if a full fetch is due although a delta could be applied: to verify the copy,
+    /// or because deltas have been refused for long.
+    fn is_full_due(&mut self, refused: Option<Duration>) -> bool {
+        match refused {
+            Some(period) => self.last_full.elapsed() >= period,
+            None => !self.overloaded && self.continuity.take_due_verification(),
+        }
+    }
+
+    /// Fetches a delta.
     ///
-    /// An overload is returned as an error, since a full fetch would increase it.
-    async fn fetch_delta(&mut self) -> Result<Option<Fetched>, Error> {
+    /// A refusal is returned as an error. A full fetch costs the server more, so it would be no
+    /// remedy.
+    async fn fetch_delta(&mut self) -> Result<Delta, Error> {
         let began = Instant::now();
         let error = match self.transport.changes().await {
-            Ok(delta) => {
-                self.broken_deltas = 0;
-                if let Some(delta) = &delta {
-                    self.observe(FetchOutcome::Delta, began, delta);
-                }
-                return Ok(delta);
+            Ok(Some(delta)) => {
+                self.observe(FetchOutcome::Delta, began, &delta);
+                return Ok(Delta::Received(Box::new(delta)));
             }
+            Ok(None) => return Ok(Delta::NotOffered),
             Err(error) => error,
         };
         self.report.failed(began, &error);
         match error.kind() {
-            Kind::InvalidResponse => Ok(None),
-            Kind::Status(429 | 502..=504) => Err(error),
-            Kind::Status(500..) => {
-                self.broken_deltas += 1;
-                if self.broken_deltas < BROKEN_DELTAS {
-                    return Err(error);
-                }
-                tracing::warn!(%error, refreshes = FULL_REFRESHES, "deltas fail, fetching the whole registry for a while");
-                (self.broken_deltas, self.full_only, self.full_intervals) = (0, FULL_REFRESHES, 1);
-                Ok(None)
-            }
-            Kind::Status(_) => Ok(None),
-            _ => Err(error),
+            Kind::InvalidResponse => return Ok(Delta::Unusable),
+            kind => self.refused = refusal_period(kind),
         }
+        Err(error)
     }
 
     /// Fetches the whole registry after a random delay, so that clients with the same mismatch
@@ -284,16 +321,19 @@ impl Refresher {
 
     async fn fetch_all(&mut self) -> Result<(), Error> {
         let known = self.etag.take().filter(|(_, changes)| *changes == self.local.changes()).map(|(etag, _)| etag);
-        let stagger = (!self.fetched).then_some(self.stagger);
+        let race = (!self.fetched).then_some(self.race);
         let began = Instant::now();
-        let full = self.transport.full(known.as_ref(), stagger, &self.local.known()).await;
+        self.last_full = began;
+        let full = self.transport.full(known.as_ref(), race, &self.local.known()).await;
         let fetched = match full.inspect_err(|error| self.report.failed(began, error))? {
             Full::Changed(fetched) => fetched,
             Full::Unchanged(origin, requested) => {
                 self.report.unchanged(began, origin.url());
                 self.responded();
                 self.local.set_responder(&origin);
+                let held = self.local.held();
                 self.local.apply_unchanged(self.response_clock);
+                self.leave_empty_server(held, &origin);
                 self.continuity.renewed(origin, requested);
                 self.etag = known.map(|etag| (etag, self.local.changes()));
                 return Ok(());
@@ -309,6 +349,7 @@ impl Refresher {
         let (held, listed, hash) = (self.local.held(), list.len(), list.hash.clone());
         self.apply(list, digest, LocalCopy::apply_full).await;
         self.local.mirror.count_skipped(hash.as_deref(), skipped);
+        self.leave_empty_server(held, &origin);
         self.continuity.renewed(origin, requested);
         // Only servers that send digests are known to use an `ETag` for one list only.
         self.etag = etag.filter(|_| self.local.has_digest()).map(|etag| (etag, self.local.changes()));
@@ -320,6 +361,21 @@ impl Refresher {
             );
         }
         Ok(())
+    }
+
+    /// Begins the next fetch at another server if this one has no instance and some are held, since
+    /// another one may have them. `before` is the number of held instances before the response.
+    fn leave_empty_server(&self, before: usize, origin: &Origin) {
+        if !self.local.is_empty() {
+            return;
+        }
+        let held = self.local.held();
+        if held < before {
+            tracing::warn!(removed = before - held, "registry stays empty, removing held instances");
+        }
+        if held > 0 {
+            self.transport.leave_reader(origin.url());
+        }
     }
 
     /// Applies a response to the copy, on a blocking thread if it is large.

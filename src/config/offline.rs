@@ -12,6 +12,12 @@ use crate::time::LONGEST_WAIT;
 /// Minimum time for which a missing instance is held. It is three default heartbeat intervals, in
 /// which every provider has registered again after a restart of the registry.
 const MIN_HOLD: Duration = Duration::from_secs(90);
+/// Minimum time for which a list without any instance is not believed. A registry that lost its
+/// content has it again after one heartbeat interval, so this leaves time to repair the way between
+/// the registry and its providers.
+const MIN_EMPTY_HOLD: Duration = Duration::from_secs(15 * 60);
+/// Number of lists without any instance in a row that confirm it.
+const EMPTY_LISTS: u32 = 3;
 /// Age at which the registry file is refused.
 const FILE_MAX_AGE: Duration = Duration::from_secs(24 * 3600);
 
@@ -103,7 +109,7 @@ impl RegistryIdentity {
 /// A held instance is removed once it was missing for the [hold](Self::hold), earlier if the
 /// [responses](Self::confirmed_by_responses) or the [servers](Self::confirmed_by_servers) that this
 /// rule requires confirm it. Only time in which the registry responds counts, so an outage removes
-/// no instance. A list without any instance confirms nothing, however often it is received; see
+/// no instance. A list without any instance has a rule of its own, the
 /// [`empty_hold`](Self::empty_hold).
 ///
 /// ```
@@ -177,9 +183,12 @@ impl Disappearance {
         self
     }
 
-    /// Sets the time after which a list without any instance is believed. Defaults to never.
+    /// Sets the time after which a list without any instance is believed. Defaults to the lease of
+    /// each instance, at least 15 minutes.
     ///
-    /// It counts while the registry responds. Zero believes an empty list at once.
+    /// It counts while the registry responds. At least three empty lists in a row have to confirm
+    /// it, from all registry servers in turn. Zero believes an empty list at once, and
+    /// `Duration::MAX` never.
     pub fn empty_hold(mut self, time: Duration) -> Self {
         self.empty_hold = Some(time.min(LONGEST_WAIT));
         self
@@ -206,6 +215,13 @@ impl Disappearance {
     /// Returns the time for which an instance with this lease duration is held.
     pub(crate) fn hold_of(&self, lease: Duration) -> Duration {
         self.hold.unwrap_or_else(|| lease.max(MIN_HOLD))
+    }
+
+    /// Returns `true` if this number of lists in a row without any instance, over this time, is
+    /// believed for an instance with this lease duration.
+    pub(crate) fn is_empty_believed(&self, lists: u32, elapsed: Duration, lease: Duration) -> bool {
+        let hold = self.empty_hold.unwrap_or_else(|| lease.max(MIN_EMPTY_HOLD));
+        elapsed >= hold && (lists >= EMPTY_LISTS || hold.is_zero())
     }
 
     /// Returns `true` if a list of this length is implausible after one with `before` instances.

@@ -32,6 +32,12 @@ impl RegistryMetrics {
         counter!("eureka_registry_mismatches_total").increment(deltas);
     }
 
+    /// Counts a pause that a registry server asked for.
+    pub(crate) fn paused(&self, server: &str) {
+        #[cfg(feature = "metrics")]
+        counter!("eureka_registry_pauses_total", "server" => server.to_owned()).increment(1);
+    }
+
     /// Records the time that a change took to arrive.
     pub(crate) fn propagated(&self, lag: Duration) {
         #[cfg(feature = "metrics")]

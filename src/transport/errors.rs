@@ -81,7 +81,7 @@ impl ServerErrors {
 /// highest: an overloaded server must not get more requests because another one is unreachable.
 fn severity(kind: Kind) -> u8 {
     match kind {
-        Kind::Status(429) => 4,
+        Kind::Status(420 | 429 | 509 | 529) => 4,
         Kind::Status(503) => 3,
         Kind::Status(502 | 504) | Kind::Timeout => 2,
         Kind::Status(500..) => 1,

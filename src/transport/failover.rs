@@ -7,16 +7,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
+use http::StatusCode;
 use tokio::time::{Instant, sleep_until};
 
 use super::errors::{InvalidResponse, ServerErrors, Subject};
-use super::request::{Operation, Verdict};
+use super::request::{Operation, Verdict, is_overload};
 use super::response::ServerResponse;
 use super::server_order::{Access, ServerOrder};
 use super::servers::{Lookup, RegistryServer, Urls};
 use super::stack::HttpStack;
 use crate::config::{ListedServer, ServerSettings, ServiceUrl};
 use crate::error::{Error, Kind};
+use crate::metrics::RegistryMetrics;
 use crate::panics::catch_panic;
 use crate::sync::Mutex;
 
@@ -40,8 +42,27 @@ pub(super) struct SendOptions {
     pub(super) background: bool,
     /// Time after which the next server is tried while the previous attempt is still pending.
     pub(super) stagger: Option<Duration>,
+    /// Time within which all servers are tried, and not only a few, although the previous ones have
+    /// not responded.
+    pub(super) race: Option<Duration>,
     /// Tries only the server of the last write, and does not change the order of the servers.
     pub(super) last_writer_only: bool,
+}
+
+/// Maximum number of servers with an attempt in a race at the same time.
+const MAX_RACING: usize = 16;
+/// Time after which the next server of a race is tried.
+const RACE_STAGGER: Duration = Duration::from_secs(1);
+/// Minimum of this time if many servers share a short race.
+const MIN_RACE_STAGGER: Duration = Duration::from_millis(50);
+
+impl SendOptions {
+    /// Returns the time after which the next of these servers is tried. A race leaves the last
+    /// server as much time as the others.
+    fn stagger_of(&self, servers: usize) -> Option<Duration> {
+        let share = |race: Duration| race / (servers.min(MAX_RACING) + 1) as u32;
+        self.race.map(|race| share(race).clamp(MIN_RACE_STAGGER, RACE_STAGGER)).or(self.stagger)
+    }
 }
 
 /// Result of an attempt at one server.
@@ -122,24 +143,31 @@ impl Servers {
         let access = if options.last_writer_only { Access::Write } else { operation.access() };
         let subject = operation.subject();
         self.find(subject).await?;
-        let order = self.order.select(access, options.background);
+        let order = match options.race {
+            Some(_) => self.order.select_all(access, options.background),
+            None => self.order.select(access, options.background),
+        };
         let mut order = order.map_err(|paused| paused.error(subject))?;
         if options.last_writer_only {
             order.truncate(1);
         }
+        let stagger = options.stagger_of(order.len());
         let (mut errors, mut unavailable) = (ServerErrors::default(), Vec::new());
         let mut last = order.first().expect("the list of servers is not empty");
         let mut waiting = order.iter();
         let mut running: Vec<(&ServiceUrl, Pin<Box<_>>)> = Vec::new();
         loop {
-            if let Some(server) = waiting.next() {
+            if running.len() < MAX_RACING
+                && let Some(server) = waiting.next()
+            {
                 last = server;
                 running.push((server, Box::pin(self.attempt(server, stack, operation, &read))));
             }
             if running.is_empty() {
                 break;
             }
-            let next = options.stagger.filter(|_| waiting.len() > 0).map(|stagger| Instant::now() + stagger);
+            let has_next = waiting.len() > 0 && running.len() < MAX_RACING;
+            let next = stagger.filter(|_| has_next).map(|stagger| Instant::now() + stagger);
             let finished = tokio::select! {
                 biased;
                 attempt = first_finished(&mut running) => Some(attempt),
@@ -149,6 +177,10 @@ impl Servers {
                 None => {}
                 Some((server, Attempt::Completed(value))) => {
                     if !options.last_writer_only {
+                        if options.race.is_some() {
+                            // Writes should not begin at servers that have not responded either.
+                            unavailable.extend(running.iter().map(|(server, _)| *server));
+                        }
                         self.order.succeeded(access, server, &unavailable);
                         self.note_writer(access, server.as_str());
                     }
@@ -218,12 +250,14 @@ impl Servers {
             Verdict::NextServer => {
                 // With other statuses the header does not mean an overload. Error pages of proxies
                 // and redirects have it as well.
-                if matches!(status.as_u16(), 429 | 503)
-                    && let Some(retry_after) = response.retry_after()
+                if is_overload(status)
+                    && let Some(retry_after) = response.retry_after().filter(|pause| !pause.is_zero())
                 {
                     self.order.pause(server, status, retry_after);
+                    RegistryMetrics::default().paused(server.as_str());
                 }
-                let unavailable = status.is_server_error() || matches!(status.as_u16(), 408 | 429);
+                let unavailable =
+                    status.is_server_error() || is_overload(status) || status == StatusCode::REQUEST_TIMEOUT;
                 Attempt::Failed { error: response.error(subject, server), unavailable }
             }
         }

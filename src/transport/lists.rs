@@ -90,16 +90,16 @@ impl Origin {
 }
 
 impl Transport {
-    /// Fetches the whole registry, unless its `ETag` is still the `known` one. With a `stagger`,
-    /// the next server is tried after that time while the previous attempt is still pending.
+    /// Fetches the whole registry, unless its `ETag` is still the `known` one. With a `race`, all
+    /// servers are tried within that time, although the previous ones have not responded.
     /// Instances that are held are not decoded again.
     pub(crate) async fn full(
         &self,
         known: Option<&HeaderValue>,
-        stagger: Option<Duration>,
+        race: Option<Duration>,
         held: &Known,
     ) -> Result<Full, Error> {
-        let options = SendOptions { stagger, ..self.options() };
+        let options = SendOptions { race, ..self.options() };
         let fetch = |query: &str| {
             let operation = Operation::new("fetch registry", Method::GET).path(format!("apps/{query}"));
             let operation = operation.list(held.clone());
@@ -126,12 +126,13 @@ impl Transport {
         }
     }
 
-    /// Fetches the delta with the data that proves its continuity.
+    /// Fetches the delta with the data that proves its continuity. Returns `None` if the server
+    /// offers none.
     pub(crate) async fn changes(&self) -> Result<Option<Fetched>, Error> {
         let fell_back = self.deltas_fall_back && self.servers.fell_back.load(Ordering::Acquire);
         let query = self.fallback_query.filter(|_| fell_back).unwrap_or(&self.list_query);
         let operation = Operation::new("fetch delta", Method::GET).path(format!("apps/delta{query}"));
-        let operation = operation.accept_not_found().accept_forbidden().list(Known::default());
+        let operation = operation.accept_not_offered().list(Known::default());
         Ok(match self.fetch_optional(operation, self.options()).await? {
             Some(Full::Changed(fetched)) => Some(fetched),
             _ => None,
@@ -149,13 +150,13 @@ impl Transport {
         }
     }
 
-    /// Fetches a list with an operation that accepts neither 403 nor 404.
+    /// Fetches a list with an operation that accepts no error status.
     async fn fetch(&self, operation: Operation<'_>, options: SendOptions) -> Result<Full, Error> {
         let fetched = self.fetch_optional(operation, options).await?;
-        Ok(fetched.expect("the operation accepts neither 403 nor 404"))
+        Ok(fetched.expect("the operation accepts no error status"))
     }
 
-    /// Returns `None` for an accepted 403 or 404.
+    /// Returns `None` for an accepted error status.
     async fn fetch_optional(&self, operation: Operation<'_>, options: SendOptions) -> Result<Option<Full>, Error> {
         self.send(operation, options, |server, response| {
             let origin = Origin::new(server, &response);
@@ -163,7 +164,7 @@ impl Transport {
                 if response.status == StatusCode::NOT_MODIFIED {
                     return Ok(Some(Full::Unchanged(origin, response.requested)));
                 }
-                if response.status.is_client_error() {
+                if !response.status.is_success() {
                     return Ok(None);
                 }
                 let head = Fetched::head(origin, &response);

@@ -270,6 +270,11 @@ impl Transport {
     }
 
     /// Waits until the servers are known, if they are looked up. Returns after a look-up that
+    /// Begins the next read at another server than this one, if there is one.
+    pub(crate) fn leave_reader(&self, url: &str) {
+        self.servers.order.leave(Access::Read, url);
+    }
+
     /// failed as well.
     pub(crate) async fn find_servers(&self) {
         // The next operation returns the error.
@@ -305,7 +310,7 @@ impl Transport {
     }
 
     /// Fetches the changes of the last three minutes. Returns `None` if the server offers no deltas
-    /// (403, 404). The whole registry must be fetched then.
+    /// (403, 404, 405, 410, 501). The whole registry must be fetched then.
     ///
     /// # Errors
     /// When no server sends it.
@@ -390,7 +395,7 @@ impl Transport {
         self.send(operation, self.options(), read_written).await
     }
 
-    /// Returns `None` for an accepted 403 or 404.
+    /// Returns `None` for an accepted 404.
     async fn read<T: Send + 'static>(
         &self,
         operation: Operation<'_>,

@@ -60,7 +60,8 @@ pub(super) struct Operation<'a> {
     pub(super) path: String,
     pub(super) body: Bytes,
     pub(super) accepts_404: bool,
-    pub(super) accepts_403: bool,
+    /// The statuses of a server that does not offer the resource complete the operation.
+    pub(super) accepts_not_offered: bool,
     /// Every status completes the operation.
     pub(super) accepts_all: bool,
     /// Id of the registry server that sends a batch.
@@ -84,7 +85,7 @@ impl<'a> Operation<'a> {
             path,
             body,
             accepts_404: false,
-            accepts_403: false,
+            accepts_not_offered: false,
             accepts_all: false,
             peer: None,
             identity: "DefaultClient",
@@ -121,8 +122,10 @@ impl<'a> Operation<'a> {
         Self { accepts_404: true, ..self }
     }
 
-    pub(super) fn accept_forbidden(self) -> Self {
-        Self { accepts_403: true, ..self }
+    /// Accepts the statuses of a server that does not offer the resource. Spring responds to a
+    /// delta with 403 if deltas are disabled.
+    pub(super) fn accept_not_offered(self) -> Self {
+        Self { accepts_not_offered: true, ..self }
     }
 
     pub(super) fn subject(&self) -> Subject<'a> {
@@ -169,7 +172,7 @@ impl<'a> Operation<'a> {
             _ if self.accepts_all => Verdict::Final,
             304 if self.known.is_some() => Verdict::Final,
             404 if self.accepts_404 => Verdict::Final,
-            403 if self.accepts_403 => Verdict::Final,
+            403 | 404 | 405 | 410 | 501 if self.accepts_not_offered => Verdict::Final,
             // The caller compares the id in the response with its own.
             508 if self.peer.is_some() => Verdict::Final,
             _ if self.method == Method::GET => Verdict::NextServer,
@@ -178,6 +181,12 @@ impl<'a> Operation<'a> {
             _ => Verdict::NextServer,
         }
     }
+}
+
+/// Returns `true` for the statuses by which a server limits the requests of clients. Beside 429 and
+/// 503, some proxies and hosts use statuses of their own.
+pub(super) fn is_overload(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 420 | 429 | 503 | 509 | 529)
 }
 
 pub(super) fn segment(text: &str) -> impl fmt::Display {

@@ -45,8 +45,8 @@ impl Resource {
 
 impl Transport {
     /// Fetches a part of the registry, unless its `ETag` is still the `known` one. With a
-    /// `stagger`, the next server is tried after that time while the previous attempt is still
-    /// pending. Instances that are `held` are not decoded again. Lists that may be fetched at the
+    /// `race`, all servers are tried within that time, although the previous ones have not
+    /// responded. Instances that are `held` are not decoded again. Lists that may be fetched at the
     /// same time, `concurrent` ones, share the memory.
     ///
     /// A 404 is an empty list: the registry has no instance of the application. Servers in Tomcat
@@ -55,13 +55,13 @@ impl Transport {
         &self,
         resource: &Resource,
         known: Option<&HeaderValue>,
-        stagger: Option<Duration>,
+        race: Option<Duration>,
         held: &Known,
         concurrent: usize,
     ) -> Result<Full, Error> {
         let is_application = matches!(resource, Resource::App(_));
         let body = ListBody { known: held.clone(), is_application, concurrent };
-        let options = SendOptions { stagger, ..self.options() };
+        let options = SendOptions { race, ..self.options() };
         let fetch = |query: &str| {
             let operation = Operation { known: known.cloned(), ..resource.operation(body.clone()) }.suffix(query);
             self.list(operation, options, is_application)

@@ -171,13 +171,21 @@ impl ServerOrder {
         }
     }
 
-    /// Returns the servers to try, in order. The result is empty only if the list is.
+    /// Returns the servers to try, in order, at most three. The result is empty only if the list
+    /// is.
     ///
     /// Paused servers come last, or are left out if the operation runs in the `background`. A
     /// background write is sent to one paused server nevertheless, once per quarter of the lease,
     /// so that the lease does not expire. A quarter is less than the shortest time between two
     /// heartbeats, so one of them may be skipped.
     pub(super) fn select(&self, access: Access, background: bool) -> Result<Vec<ServiceUrl>, AllServersPaused> {
+        let mut order = self.select_all(access, background)?;
+        order.truncate(MAX_SERVERS);
+        Ok(order)
+    }
+
+    /// Returns the servers by the rules of [`select`](Self::select), but all of them.
+    pub(super) fn select_all(&self, access: Access, background: bool) -> Result<Vec<ServiceUrl>, AllServersPaused> {
         let now = Instant::now();
         let mut state = self.lock();
         if state.session_ends.is_none_or(|end| now >= end) {
@@ -194,7 +202,6 @@ impl ServerOrder {
         if !background {
             order.extend(&paused);
         }
-        order.truncate(MAX_SERVERS);
         if !order.is_empty() || paused.is_empty() {
             return Ok(order.into_iter().map(|server| state.servers[server].listed.url.clone()).collect());
         }
@@ -261,6 +268,17 @@ impl ServerOrder {
         let mut state = self.lock();
         if let Some(last) = state.position(last) {
             state.starts[access as usize] = Start::From((last + 1) % state.servers.len());
+        }
+    }
+
+    /// Begins the next operation behind this server.
+    pub(super) fn leave(&self, access: Access, url: &str) {
+        let mut state = self.lock();
+        let count = state.servers.len();
+        if let Some(server) = state.servers.iter().position(|server| &**server.listed.url.as_str() == url)
+            && count > 1
+        {
+            state.starts[access as usize] = Start::From((server + 1) % count);
         }
     }
 

@@ -375,3 +375,108 @@ async fn disappearance_that_is_believed_empties_the_registry_at_once() {
     sleep(100 * SECOND).await;
     assert_eq!((held.snapshot().instance_count(), believed.snapshot().instance_count()), (2, 0));
 }
+
+/// Returns the number of instances in the snapshot of a client at these times, in seconds.
+async fn counts_at<const N: usize>(client: &Eureka, start: Instant, times: [u64; N]) -> [usize; N] {
+    // Starts the refresh.
+    client.snapshot();
+    let mut counts = [0; N];
+    for (at, count) in times.into_iter().zip(&mut counts) {
+        tokio::time::sleep_until(start + Duration::from_secs(at)).await;
+        *count = client.snapshot().instance_count();
+    }
+    counts
+}
+
+#[tokio::test(start_paused = true)]
+async fn registry_that_stays_empty_is_believed_after_a_quarter_of_an_hour() {
+    let empty = |asked: &Asked| if asked.line == FULL { list(&[]) } else { delta(&[], "") };
+    for outage in [0, 600] {
+        let start = Instant::now();
+        let registry = Scripted::new(move |asked| match start.elapsed().as_secs() {
+            0..60 => Reply::Json(list(&orders(&["a", "b"]))),
+            at if at < 60 + outage => Reply::Status(502),
+            _ => Reply::Json(empty(asked)),
+        });
+        let client = registry.client().build().unwrap();
+        let end = outage + 60 + 15 * 60;
+        assert_eq!(counts_at(&client, start, [30, end - 10, end + 120]).await, [2, 2, 0], "{outage}");
+    }
+    // An interval longer than the hold needs three lists as well.
+    let start = Instant::now();
+    let registry = Scripted::new(move |_| match start.elapsed().as_secs() {
+        0..60 => Reply::Json(list(&orders(&["a"]))),
+        _ => Reply::Json(list(&[])),
+    });
+    let client = registry.client().fetch_interval(60 * MINUTE).build().unwrap();
+    assert_eq!(counts_at(&client, start, [30, 9_000, 12_500]).await, [1, 1, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn lease_longer_than_the_hold_of_empty_lists_is_waited_for() {
+    let start = Instant::now();
+    let registry = Scripted::new(move |_| match start.elapsed().as_secs() {
+        0..60 => {
+            let long = Instance::builder("orders").id("long").ip_addr("127.0.0.1").port(1);
+            let long = long.renewal_interval(10 * MINUTE).lease_duration(60 * MINUTE).build().unwrap();
+            Reply::Json(list(&[orders(&["a"]), vec![long]].concat()))
+        }
+        _ => Reply::Json(list(&[])),
+    });
+    let client = registry.client().build().unwrap();
+    assert_eq!(counts_at(&client, start, [30, 1_200, 3_500, 3_900]).await, [2, 1, 1, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn empty_list_is_believed_never_if_the_rule_says_so() {
+    let start = Instant::now();
+    let registry = Scripted::new(move |_| match start.elapsed().as_secs() {
+        0..60 => Reply::Json(list(&orders(&["a"]))),
+        _ => Reply::Json(list(&[])),
+    });
+    let rule = Disappearance::new().empty_hold(Duration::MAX);
+    let client = registry.client().disappearance(rule).build().unwrap();
+    assert_eq!(counts_at(&client, start, [30, 48 * 3600]).await, [1, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn application_that_turns_empty_beside_others_is_removed_after_its_lease() {
+    let start = Instant::now();
+    let registry = Scripted::new(move |asked| match (&*asked.line, start.elapsed().as_secs()) {
+        (FULL, 0..60) => Reply::Json(list(&[orders(&["a", "b"]), vec![instance("stock", "s")]].concat())),
+        (FULL, _) => Reply::Json(list(&[instance("stock", "s")])),
+        (_, 0..60) => Reply::Json(delta(&[], "UP_3_")),
+        _ => Reply::Json(delta(&[], "UP_1_")),
+    });
+    let client = registry.client().build().unwrap();
+    assert_eq!(counts_at(&client, start, [30, 130, 240]).await, [3, 3, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn registry_that_fills_again_replaces_its_last_list() {
+    let start = Instant::now();
+    let registry = Scripted::new(move |_| match start.elapsed().as_secs() {
+        0..60 => Reply::Json(list(&orders(&["a", "b"]))),
+        60..800 => Reply::Json(list(&[])),
+        _ => Reply::Json(list(&orders(&["b"]))),
+    });
+    let client = registry.client().build().unwrap();
+    assert_eq!(counts_at(&client, start, [790, 850, 1_000]).await, [2, 2, 1], "the hold of `a` begins anew");
+}
+
+#[tokio::test(start_paused = true)]
+async fn other_servers_are_asked_while_one_is_empty() {
+    let start = Instant::now();
+    let registry = Scripted::new(move |asked| match &*asked.host {
+        "a" if start.elapsed() > MINUTE => Reply::Json(list(&[])),
+        "c" => Reply::Json(list(&[])),
+        _ => Reply::Json(list(&orders(&["a", "b"]))),
+    });
+    let client = Eureka::builder().service_url("http://a/eureka,http://c/eureka,http://b/eureka").delta(false);
+    let client = client.shuffle_servers(false).session_duration(600 * MINUTE).http_service(registry.clone());
+    let client = client.build().unwrap();
+    assert_eq!(counts_at(&client, start, [30, 3_600]).await, [2, 2]);
+    let status = client.status();
+    assert_eq!((status.held(), status.server()), (0, Some("http://b/eureka/")));
+    assert!(registry.asked().iter().all(|asked| asked.host == "b" || asked.at < 3 * MINUTE));
+}

@@ -226,7 +226,7 @@ async fn deltas_that_never_match_are_paused_without_losing_changes() {
 
 #[tokio::test(start_paused = true)]
 async fn server_without_deltas_is_fetched_in_full() {
-    for refusal in [403, 404] {
+    for refusal in [403, 404, 405, 410, 501] {
         let registry = Scripted::new(move |asked| match &*asked.line {
             "GET /apps/" => Reply::Json(list(&[instance("orders", "a")])),
             _ => Reply::Status(refusal),
@@ -309,19 +309,41 @@ async fn login_page_in_response_to_a_registration_is_an_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn broken_delta_is_followed_by_further_refreshes() {
-    let memory = Memory::of([instance("orders", "a")]);
-    let served = memory.clone();
-    let registry = Scripted::new(move |asked| match &*asked.line {
-        "GET /apps/" => served.full(),
-        _ => Reply::Status(500),
+async fn refused_delta_causes_a_full_fetch_only_now_and_then() {
+    const OTHERS: [u16; 10] = [304, 400, 401, 406, 408, 409, 451, 500, 507, 599];
+    const OVERLOADS: [u16; 7] = [420, 429, 502, 503, 504, 509, 529];
+    for (status, most, minutes) in OTHERS.map(|status| (status, 4, 4)).into_iter().chain(OVERLOADS.map(|s| (s, 1, 11)))
+    {
+        let memory = Memory::of([instance("orders", "a")]);
+        let served = memory.clone();
+        let registry = Scripted::new(move |asked| match &*asked.line {
+            "GET /apps/" => served.full(),
+            _ => Reply::Status(status),
+        });
+        let client = registry.client().fetch_interval(Duration::from_secs(10)).build().unwrap();
+        let ids = follow(&client);
+        registry.wait_for(1).await;
+        memory.put(instance("orders", "b"));
+        tokio::time::sleep(Duration::from_secs(595)).await;
+        let lines = registry.lines();
+        let full = lines.iter().filter(|line| *line == "GET /apps/").count();
+        assert!(full <= most && lines.len() - full <= 66, "{status}: {lines:?}");
+        tokio::time::sleep(Duration::from_secs(minutes * 60)).await;
+        assert_eq!(*ids.lock().unwrap(), ["a", "b"], "{status}: the copy is never left behind");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn deltas_that_cannot_be_read_are_paused() {
+    let registry = Scripted::new(|asked| match &*asked.line {
+        "GET /apps/" => Reply::Json(list(&[instance("orders", "a")])),
+        _ => Reply::Json("<html>Login</html>".into()),
     });
-    let client = registry.client().build().unwrap();
-    let ids = follow(&client);
-    registry.wait_for(1).await;
-    memory.put(instance("orders", "b"));
-    registry.wait_for(4).await;
-    assert_eq!(*ids.lock().unwrap(), ["a", "b"]);
+    let ids = follow(&registry.client().build().unwrap());
+    tokio::time::sleep(Duration::from_secs(30 * 100)).await;
+    assert_eq!(*ids.lock().unwrap(), ["a"]);
+    let full = registry.lines().iter().filter(|line| *line == "GET /apps/").count();
+    assert!((40..=75).contains(&full), "one full fetch a minute while deltas are paused, got {full}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,7 +11,7 @@ use super::cost::{self, Cost, OVERHEAD};
 use super::list::List;
 use super::merge::Merged;
 use crate::cache::progress::{DeltaUse, FetchOutcome, InterestUse, Report};
-use crate::cache::refresher::{OFFLOAD_INSTANCES, Refresher, STAGGER};
+use crate::cache::refresher::{OFFLOAD_INSTANCES, Refresher, refusal_period};
 use crate::cache::snapshot::Snapshot;
 use crate::config::{ClientConfig, Interest, OfflineConfig};
 use crate::error::{Error, Kind};
@@ -47,6 +47,8 @@ pub(crate) struct UsedRefresher {
     pub(super) cost: Cost,
     /// Number of refreshes in which no delta is fetched.
     pub(super) without_deltas: u32,
+    /// Time since which all deltas have been refused.
+    refused_since: Option<Instant>,
     /// True if the last refresh of all names began with a delta.
     is_delta_used: bool,
     /// True if the latest delta tells that the registry lists any instance.
@@ -94,6 +96,7 @@ impl UsedRefresher {
             whole: None,
             cost: Cost::default(),
             without_deltas: 0,
+            refused_since: None,
             is_delta_used: false,
             has_others: false,
             has_proof: false,
@@ -303,7 +306,8 @@ impl UsedRefresher {
         self.config.delta && self.config.interest == Interest::Used
     }
 
-    /// Fetches a delta of the whole registry. Returns `None` if the server offers none.
+    /// Fetches a delta of the whole registry. Returns `None` if the server offers none, or has
+    /// refused it for long.
     pub(super) async fn fetch_delta(&mut self) -> Result<Option<Fetched>, Error> {
         let began = Instant::now();
         self.set_others(false);
@@ -311,15 +315,16 @@ impl UsedRefresher {
             Ok(delta) => delta,
             Err(error) => {
                 self.report.failed(began, &error);
-                let is_offered = !matches!(error.kind(), Kind::InvalidResponse | Kind::Status(400..=428 | 430..=501));
+                let is_unreadable = matches!(error.kind(), Kind::InvalidResponse);
                 // Without any list, the delta alone tells whether the server is a registry.
-                if is_offered || self.lists.is_empty() {
+                if self.lists.is_empty() || !is_unreadable && !self.is_refused_for_long(error.kind()) {
                     return Err(error);
                 }
-                self.without_deltas = WITHOUT_DELTAS;
+                self.without_deltas = if is_unreadable { WITHOUT_DELTAS } else { 0 };
                 return Ok(None);
             }
         };
+        self.refused_since = None;
         match delta {
             None if self.lists.is_empty() && !self.has_proof => self.prove().await?,
             None => {}
@@ -338,6 +343,22 @@ impl UsedRefresher {
         self.cost.delta(delta.received, delta.is_compressed, total(delta.list.hash.as_deref().unwrap_or_default()));
         self.set_others(self.cost.total().is_some_and(|total| total > 0));
         Ok(Some(delta))
+    }
+
+    /// Returns `true` if an error is a refusal of deltas, and only such errors followed each other
+    /// for so long that the lists should be fetched once nevertheless.
+    fn is_refused_for_long(&mut self, error: Kind) -> bool {
+        let Some(period) = refusal_period(error) else {
+            self.refused_since = None;
+            return false;
+        };
+        let now = Instant::now();
+        let since = *self.refused_since.get_or_insert(now);
+        let is_long = now.duration_since(since) >= period;
+        if is_long {
+            self.refused_since = Some(now);
+        }
+        is_long
     }
 
     /// Fetches the whole registry once, since 403 or 404 in place of a delta may come from any
@@ -395,9 +416,9 @@ impl UsedRefresher {
                 }
                 asked.insert(resource.clone());
                 if let Some(list) = self.lists.get(&resource) {
-                    let stagger = list.updated.is_none().then_some(STAGGER.min(self.config.ready_timeout / 3));
+                    let race = list.updated.is_none().then_some(self.config.ready_timeout);
                     let (transport, held) = (self.transport.clone(), list.local.known());
-                    running.spawn(fetch_list(transport, resource, list.known_etag(), (held, concurrent), stagger));
+                    running.spawn(fetch_list(transport, resource, list.known_etag(), (held, concurrent), race));
                 }
             }
             let finished = tokio::select! {
@@ -518,10 +539,10 @@ async fn fetch_list(
     resource: Resource,
     known: Option<HeaderValue>,
     (held, concurrent): (Known, usize),
-    stagger: Option<Duration>,
+    race: Option<Duration>,
 ) -> (Resource, Instant, Result<Full, Error>) {
     let began = Instant::now();
-    let fetched = transport.resource(&resource, known.as_ref(), stagger, &held, concurrent).await;
+    let fetched = transport.resource(&resource, known.as_ref(), race, &held, concurrent).await;
     (resource, began, fetched)
 }
 
