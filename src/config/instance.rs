@@ -17,7 +17,7 @@ impl Instance {
     /// IP address is registered as the host name. The name is found by a reverse look-up, unless
     /// `spring.cloud.client.hostname` or `eureka.instance.instance-id` is set. The look-up blocks
     /// for at most `spring.cloud.inetutils.timeout-seconds`, 1 second by default. Without a name,
-    /// the id has the address.
+    /// the id has the address, also a better one that is found before the first registration.
     ///
     /// # Errors
     /// If a value is invalid, or neither `spring.application.name` nor `eureka.instance.appname` is
@@ -27,7 +27,14 @@ impl Instance {
         for name in names {
             if let Some(app) = settings.find(name, Unit::Text)? {
                 let builder = Self::builder(app.text()).from_settings(settings)?;
-                return if builder.has_id() { Ok(builder) } else { Ok(builder.id_host(client_host_name(settings)?)) };
+                if builder.has_id() {
+                    return Ok(builder);
+                }
+                // The host name in the default id, as Spring computes it.
+                return Ok(match settings.find("spring.cloud.client.hostname", Unit::Text)? {
+                    Some(own) => builder.id_host(Some(own.text().to_owned()), true),
+                    None => builder.id_host(settings.host_name(), false),
+                });
             }
         }
         Err(InvalidSetting::other(
@@ -236,12 +243,6 @@ pub(super) fn host_name(settings: &Settings) -> Option<String> {
 /// Returns the IP address of this machine, for `${spring.cloud.client.ip-address}`.
 pub(super) fn ip_address(settings: &Settings) -> Option<String> {
     from_address(settings, |builder| builder.local_address().to_string())
-}
-
-/// Returns the host name in the default id, as Spring computes it; `None` if it is unknown.
-fn client_host_name(settings: &Settings) -> Result<Option<String>, InvalidSetting> {
-    let own = settings.find("spring.cloud.client.hostname", Unit::Text)?;
-    Ok(own.map(|value| value.text().to_owned()).or_else(|| settings.host_name()))
 }
 
 /// Computes a value from the settings of the address.

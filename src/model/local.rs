@@ -23,7 +23,7 @@ pub(crate) struct Facts {
     pub(crate) look_up: Option<HostLookup>,
     /// True once the host name was looked up for the present address.
     pub(crate) is_looked_up: bool,
-    /// True if the id contains the host name.
+    /// True if the id was not set, so that it begins with the host name or the address.
     pub(crate) has_default_id: bool,
     /// Paths at which the layer serves the health check and the status page.
     pub(crate) page_paths: [Box<str>; 2],
@@ -110,7 +110,7 @@ impl Instance {
         instance.looked_up(true)
     }
 
-    /// Replaces a host in the URLs, and if `is_host` is set in the host name and the id.
+    /// Replaces a host in the URLs and in a default id, and if `is_host` is set the host name.
     fn at_host(&self, old: &str, new: &str, is_host: bool) -> Self {
         let [old_in_url, new_in_url] = [old, new].map(host_in_url);
         let in_url = |url: &Option<Arc<str>>| {
@@ -126,7 +126,7 @@ impl Instance {
         };
         let has_default_id = self.local.facts().is_some_and(|facts| facts.has_default_id);
         let id = self.instance_id.as_ref().map(|id| match id.strip_prefix(old) {
-            Some(rest) if has_default_id && is_host && rest.starts_with(':') => format!("{new}{rest}").into(),
+            Some(rest) if has_default_id && rest.starts_with(':') => format!("{new}{rest}").into(),
             _ => id.clone(),
         });
         Self {
@@ -172,6 +172,19 @@ mod tests {
         assert_eq!((named.ip_addr(), named.host_name(), named.id()), (Some("10.0.0.2"), Some("h"), "10.0.0.1"));
         let own_id = detected.id("10.0.0.1:mine").build().unwrap().with_address("10.0.0.2");
         assert_eq!((own_id.host_name(), own_id.id()), (Some("10.0.0.2"), "10.0.0.1:mine"));
+    }
+
+    #[test]
+    fn default_id_with_the_address_in_place_of_the_machines_name_follows_the_address() {
+        let detected = || Instance::builder("orders").port(80);
+        let ip = detected().build().unwrap().ip_addr().unwrap().to_owned();
+        let moved = |builder: InstanceBuilder| builder.build().unwrap().with_address("10.9.9.9").id().to_owned();
+        let of = |host: &str| detected().id_host(Some(host.to_owned()), false);
+        assert_eq!(moved(of(&ip)), "10.9.9.9:orders:80");
+        assert_eq!(moved(of(&ip).host_name("h")), "10.9.9.9:orders:80");
+        assert_eq!(moved(of("machine")), "machine:orders:80");
+        assert_eq!(moved(detected().id_host(Some(ip.clone()), true)), format!("{ip}:orders:80"), "it was set");
+        assert_eq!(moved(detected().id(format!("{ip}:mine"))), format!("{ip}:mine"));
     }
 
     #[test]

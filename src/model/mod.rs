@@ -38,9 +38,9 @@ pub(crate) use address::AddressRules;
 pub(crate) use address::{addresses_of, is_loopback, name_of, name_within};
 pub use application::{Application, Applications};
 pub(crate) use builder::HOST_PLACEHOLDER;
-#[cfg(feature = "client")]
-pub(crate) use builder::check_app;
 pub use builder::{InstanceBuilder, InvalidInstance};
+#[cfg(feature = "client")]
+pub(crate) use builder::{check_address, check_app};
 pub use change::InstanceChange;
 pub use counts::StatusCounts;
 pub use data_center::DataCenter;

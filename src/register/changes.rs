@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::Registrar;
 use super::agent::{Action, Change};
 use crate::error::{Error, Kind};
-use crate::model::{InstanceStatus, LeaseInfo};
+use crate::model::{InstanceStatus, LeaseInfo, check_address};
 
 /// Changes of a registered instance.
 impl Registrar {
@@ -88,9 +88,14 @@ impl Registrar {
     /// It also replaces the address in the host name and in the URLs. The id stays the same.
     ///
     /// # Errors
-    /// As [`update_metadata`](Self::update_metadata).
+    /// As [`update_metadata`](Self::update_metadata), and if no instance can have the address, such
+    /// as `0.0.0.0`.
     pub async fn set_address(&self, address: IpAddr) -> Result<(), Error> {
-        self.change(Change::Address(address)).await
+        let checked = check_address(address).map_err(|why| {
+            let cause = format!("the address {address} is unusable: {why}");
+            self.error(Kind::Config, "set address of", cause)
+        })?;
+        self.change(Change::Address(checked)).await
     }
 
     /// Sets the heartbeat interval and the lease duration, in whole seconds, under the conditions

@@ -2,7 +2,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::super::{DataCenter, Facts, HostLookup, Instance, InstanceStatus, LeaseInfo, LocalFacts, Port, app_name};
-use super::check::{check_app, check_host, check_path, check_url, is_usable_id};
+use super::check::{check_app, check_host, check_path, check_url, is_usable_id, parse_address};
 use super::error::Fault;
 use super::pages::HOST_PLACEHOLDER;
 use super::{InstanceBuilder, InvalidInstance};
@@ -29,7 +29,7 @@ impl InstanceBuilder {
         let (port, secure_port) = self.ports()?;
         let lease = self.lease()?;
         let (ip_addr, detected) = match self.fixed_address() {
-            Some(ip) => (ip, false),
+            Some(ip) => (canonical(ip), false),
             None => (self.local_address().to_string(), true),
         };
         let host_name = self.known_host_name();
@@ -41,7 +41,9 @@ impl InstanceBuilder {
         let host = host_name.unwrap_or_else(|| ip_addr.clone());
         let number = if port.enabled || !secure_port.enabled { port.number } else { secure_port.number };
         let given_id = self.id.clone().or_else(|| self.data_center.instance_id().map(str::to_owned));
-        let has_default_id = given_id.is_none() && self.id_host.is_none();
+        // The address stands for the host name of the machine if that is unknown.
+        let is_address = |host: &String| detected && !self.is_id_host_set && *host == ip_addr;
+        let has_default_id = given_id.is_none() && self.id_host.as_ref().is_none_or(is_address);
         let id = given_id.unwrap_or_else(|| {
             let suffix = self.id_suffix.clone().unwrap_or_else(|| number.to_string());
             let (host, app) = (self.id_host.as_deref().unwrap_or(&host), self.id_app.as_deref().unwrap_or(&self.app));
@@ -216,9 +218,9 @@ impl InstanceBuilder {
         }
         for (field, address) in addresses {
             if let Some(address) = given(address)
-                && address.parse::<IpAddr>().is_err()
+                && let Err(why) = parse_address(&address)
             {
-                return fault(Fault::Unusable(field, address, "it is neither IPv4 nor IPv6"));
+                return fault(Fault::Unusable(field, address, why));
             }
         }
         for (field, host) in hosts {
@@ -252,8 +254,8 @@ impl InstanceBuilder {
             let Some(value) = self.amazon(entry) else { continue };
             if entry.ends_with("hostname") {
                 check_host(value).or_else(|why| fault(entry, value, why))?;
-            } else if value.parse::<IpAddr>().is_err() {
-                return fault(entry, value, "it is neither IPv4 nor IPv6");
+            } else {
+                parse_address(value).map(drop).or_else(|why| fault(entry, value, why))?;
             }
         }
         Ok(())
@@ -277,6 +279,14 @@ impl InstanceBuilder {
             return Err(InvalidInstance::new(&self.app, Fault::NotWholeSeconds(name, duration)));
         }
         Ok(seconds)
+    }
+}
+
+/// Returns IPv4 in the form of IPv6 as IPv4, and other addresses as they are.
+fn canonical(address: String) -> String {
+    match address.parse::<IpAddr>() {
+        Ok(ip) if ip.to_canonical() != ip => ip.to_canonical().to_string(),
+        _ => address,
     }
 }
 

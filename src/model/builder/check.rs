@@ -1,4 +1,4 @@
-use std::net::Ipv6Addr;
+use std::net::IpAddr;
 
 use http::Uri;
 
@@ -24,11 +24,38 @@ pub(super) fn is_usable_id(id: &str) -> bool {
     !(id.is_empty() || id.contains(['/', '\\']) || id.chars().any(char::is_control))
 }
 
+/// Parses an address that callers can connect to. IPv4 in the form of IPv6 is returned as IPv4.
+pub(super) fn parse_address(text: &str) -> Result<IpAddr, &'static str> {
+    if let Some((address, _)) = text.split_once('%')
+        && address.parse::<IpAddr>().is_ok()
+    {
+        return Err("its zone after the % has a meaning on this machine only, use an address without one");
+    }
+    let ip = text.parse::<IpAddr>().map_err(|_| "it is neither IPv4 nor IPv6")?;
+    check_address(ip)
+}
+
+/// Refuses an address that no caller can connect to. IPv4 in the form of IPv6 is returned as IPv4.
+pub(crate) fn check_address(ip: IpAddr) -> Result<IpAddr, &'static str> {
+    let ip = ip.to_canonical();
+    match ip {
+        // All of 0.0.0.0/8 means "this network".
+        IpAddr::V4(v4) if v4.octets()[0] == 0 => Err(ALL_ADDRESSES),
+        IpAddr::V6(v6) if v6.is_unspecified() => Err(ALL_ADDRESSES),
+        IpAddr::V4(v4) if v4.is_broadcast() => Err("it is the broadcast address, no instance has it"),
+        _ if ip.is_multicast() => Err("it is a multicast address, no instance has it"),
+        _ => Ok(ip),
+    }
+}
+
+const ALL_ADDRESSES: &str =
+    "a listener has it to accept connections at all addresses, leave it out to register the detected one";
+
 /// Refuses a host that is unfit for a URL.
 pub(super) fn check_host(host: &str) -> Result<(), &'static str> {
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    if bare.parse::<Ipv6Addr>().is_ok() {
-        return Ok(());
+    if bare.split('%').next().is_some_and(|address| address.parse::<IpAddr>().is_ok()) {
+        return parse_address(bare).map(drop);
     }
     if host.contains("://") {
         return Err("it is a URL, use the host name alone");
@@ -50,6 +77,10 @@ pub(super) fn check_url(url: &str) -> Result<(), &'static str> {
         return Err(unusable);
     }
     let authority = uri.authority().filter(|authority| !authority.host().is_empty()).ok_or(unusable)?;
+    let bare = authority.host().trim_matches(['[', ']']);
+    if let Ok(ip) = bare.parse() {
+        check_address(ip)?;
+    }
     let host = authority.as_str().rsplit_once('@').map_or(authority.as_str(), |(_, host)| host);
     match host.rsplit_once(':') {
         Some((_, port)) if !port.ends_with(']') && !port.parse::<u16>().is_ok_and(|port| port != 0) => {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 #[cfg(feature = "client")]
-pub(crate) use check::check_app;
+pub(crate) use check::{check_address, check_app};
 pub use error::InvalidInstance;
 pub(crate) use pages::HOST_PLACEHOLDER;
 
@@ -62,6 +62,8 @@ pub struct InstanceBuilder {
     id: Option<String>,
     /// Host name in the default id, if it differs from that of the instance.
     id_host: Option<String>,
+    /// True if that host name is a setting, and not that of this machine.
+    is_id_host_set: bool,
     /// Replaces the port at the end of the default id.
     id_suffix: Option<String>,
     host_name: Option<String>,
@@ -113,6 +115,7 @@ impl InstanceBuilder {
             id_app: None,
             id: None,
             id_host: None,
+            is_id_host_set: false,
             id_suffix: None,
             host_name: None,
             ip_addr: None,
@@ -228,9 +231,10 @@ impl InstanceBuilder {
         self.id.is_some() || self.data_center.instance_id().is_some()
     }
 
-    /// Sets the host name in the default id, in place of that of the instance.
-    pub(crate) fn id_host(mut self, host: Option<String>) -> Self {
-        self.id_host = host;
+    /// Sets the host name in the default id, in place of that of the instance. `is_set` is true if
+    /// it is a setting, and not the host name or address of this machine.
+    pub(crate) fn id_host(mut self, host: Option<String>, is_set: bool) -> Self {
+        (self.id_host, self.is_id_host_set) = (host, is_set);
         self
     }
 
@@ -247,7 +251,8 @@ impl InstanceBuilder {
     }
 
     /// Sets the IP address that callers connect to. Defaults to the detected address of this
-    /// machine.
+    /// machine. An address that no instance can have, such as `0.0.0.0`, fails at
+    /// [`build`](Self::build).
     pub fn ip_addr(mut self, address: impl Into<String>) -> Self {
         self.ip_addr = Some(address.into());
         self

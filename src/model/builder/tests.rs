@@ -14,6 +14,22 @@ fn text_that_is_no_address_or_url_fails_at_build() {
         (orders().ip_addr("10.0.0.1:80"), "neither IPv4 nor IPv6"),
         (orders().ip_addr("[::1]"), "neither IPv4 nor IPv6"),
         (orders().ip_addr("fe80::zz"), "neither IPv4 nor IPv6"),
+        (orders().ip_addr("0.0.0.0"), "IP address '0.0.0.0' of 'orders' is unusable: a listener has it"),
+        (orders().ip_addr("0.1.2.3"), "leave it out to register the detected one"),
+        (orders().ip_addr("::"), "leave it out"),
+        (orders().ip_addr("::ffff:0.0.0.0"), "leave it out"),
+        (orders().ip_addr("255.255.255.255"), "broadcast"),
+        (orders().ip_addr("224.0.0.1"), "multicast"),
+        (orders().ip_addr("::ffff:224.0.0.1"), "multicast"),
+        (orders().ip_addr("ff02::1"), "multicast"),
+        (orders().ip_addr("fe80::1%eth0"), "its zone"),
+        (orders().default_ip_addr("0.0.0.0"), "default IP address '0.0.0.0'"),
+        (orders().host_name("0.0.0.0"), "host name '0.0.0.0'"),
+        (orders().host_name("[::]"), "leave it out"),
+        (orders().host_name("255.255.255.255"), "broadcast"),
+        (orders().host_name("fe80::1%eth0"), "its zone"),
+        (orders().health_check_url("http://0.0.0.0:8080/health"), "health check URL"),
+        (orders().status_page_url("https://[::]/info"), "leave it out"),
         (orders().host_name("http://h"), "it is a URL"),
         (orders().host_name("h:80"), "it has a port"),
         (orders().host_name("my host"), "it is not a host name"),
@@ -42,6 +58,15 @@ fn text_that_is_no_address_or_url_fails_at_build() {
     ] {
         builder.build().unwrap();
     }
+}
+
+#[test]
+fn ipv4_in_the_form_of_ipv6_is_registered_as_ipv4() {
+    let instance = orders().ip_addr("::ffff:10.0.0.7").build().unwrap();
+    assert_eq!((instance.ip_addr(), instance.host_name()), (Some("10.0.0.7"), Some("10.0.0.7")));
+    assert_eq!((instance.id(), instance.home_page_url()), ("10.0.0.7:orders:80", Some("http://10.0.0.7:80/")));
+    let other = orders().ip_addr("2001:DB8::1").build().unwrap();
+    assert_eq!(other.ip_addr(), Some("2001:DB8::1"), "others stay as they are");
 }
 
 #[test]
