@@ -41,6 +41,13 @@ impl Failure {
         Self::Unprocessed(Full { in_use: "connections that the options allow", waited }.into())
     }
 
+    /// Returns `true` if the HTTP/2 server requires HTTP/1.1.
+    pub(super) fn requires_http1(&self) -> bool {
+        let Self::Unprocessed(error) = self else { return false };
+        h2_error(&**error)
+            .is_some_and(|error| error.is_remote() && error.reason() == Some(h2::Reason::HTTP_1_1_REQUIRED))
+    }
+
     pub(super) fn into_error(self) -> Error {
         let (kind, what, error) = match self {
             Self::Left(grace) => {

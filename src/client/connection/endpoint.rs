@@ -59,7 +59,8 @@ struct Inner<B> {
 
 const HTTP1: u8 = 1;
 const HTTP2: u8 = 2;
-/// HTTP/2 was requested, and the instance speaks only HTTP/1.1.
+/// HTTP/2 was requested, and the instance speaks only HTTP/1.1 or requires it. gRPC calls are still
+/// sent over HTTP/2.
 const ONLY_HTTP1: u8 = 3;
 /// Number of silent closes after which an instance that responds over HTTP/1.1 counts as HTTP/1.1
 /// only.
@@ -132,7 +133,9 @@ impl<B: RequestBody> Service<Request<AttemptBody<B>>> for Endpoint<B> {
     fn call(&mut self, mut request: Request<AttemptBody<B>>) -> EndpointFuture<B> {
         let inner = &self.inner;
         // HTTP/2 has no upgrades.
-        let is_http2 = inner.is_http2 && !is_upgrade(&request);
+        let is_http2 = inner.is_http2
+            && !is_upgrade(&request)
+            && (inner.version.load(Ordering::Relaxed) != ONLY_HTTP1 || is_grpc(request.headers()));
         let response = match (is_http2, request.version()) {
             _ if inner.service.is_some() => {
                 VersionedSend::Http1(Box::pin(inner.clone().send_to_service(request, is_http2)))
@@ -271,6 +274,10 @@ impl<B> Future for EndpointFuture<B> {
                 Some(limit) => response.map(|body| body.with_timeout(limit, &self.endpoint.inner.presence)),
             }),
             Err(failure) => {
+                if failure.requires_http1() {
+                    // The next attempt is sent over it.
+                    self.endpoint.inner.version.store(ONLY_HTTP1, Ordering::Relaxed);
+                }
                 let is_unexpected = matches!(failure, Failure::Unsent(_) | Failure::Lost(_));
                 let error = self.endpoint.inner.presence.name_in(failure.into_error());
                 let advice = "check the instance, which is registered as UP";
