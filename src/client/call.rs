@@ -338,6 +338,7 @@ where
         tokio::select! {
             result = &mut first => {
                 if !self.is_acceptable(&result) {
+                    self.discard(&result);
                     return second.await;
                 }
                 second.as_mut().cancel_hedge();
@@ -345,11 +346,22 @@ where
             }
             result = &mut second => {
                 if !self.is_acceptable(&result) {
+                    self.discard(&result);
                     return first.await;
                 }
                 first.as_mut().cancel_hedge();
                 result
             }
+        }
+    }
+
+    /// Discards the result of one of two attempts. It does not count as sent if the instance did
+    /// not get it.
+    fn discard<RB>(&mut self, result: &Result<CallResponse<RB>, Error>) {
+        if let Err(error) = result
+            && (error.is_unprocessed() || error.kind() == Kind::Connect)
+        {
+            self.sent -= 1;
         }
     }
 

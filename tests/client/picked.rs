@@ -265,3 +265,30 @@ async fn hedges_have_numbers_of_their_own() {
     }
     assert!(attempts.contains(&2) && attempts.iter().all(|attempt| [1, 2].contains(attempt)), "{attempts:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn hedge_that_cannot_connect_leaves_its_attempt_for_a_retry() {
+    for _ in 0..10 {
+        let memory = Memory::of(["slow", "gone"].map(|id| orders(id, 80).build().unwrap()));
+        let calls = Arc::new(Mutex::new(0));
+        let below = service_fn(move |request: Request<AttemptBody<Body>>| {
+            let calls = calls.clone();
+            async move {
+                if request.uri().host() == Some("gone") {
+                    return Err(io::Error::from(io::ErrorKind::ConnectionRefused));
+                }
+                sleep(Duration::from_millis(100)).await;
+                *calls.lock().unwrap() += 1;
+                match *calls.lock().unwrap() {
+                    1 => Err(io::Error::from(io::ErrorKind::ConnectionReset)),
+                    _ => Ok(Response::new(Full::<Bytes>::default())),
+                }
+            }
+        });
+        let retry = RetryPolicy::new().hedge_after(Duration::from_millis(50)).budget(1.0, 100, Duration::from_secs(10));
+        let options = CallOptions::new().retry(retry.attempts(2));
+        let client = EurekaLayer::new(&eureka(&memory)).options(options).layer(below);
+        let response = client.oneshot(get(&[])).await.unwrap();
+        assert_eq!(picked_of(&response).id(), "slow");
+    }
+}
