@@ -214,7 +214,7 @@ impl Ejection {
     /// Unreachable endpoints, and those that fail their health checks, do not count.
     #[must_use]
     pub fn max_share(mut self, share: f64) -> Self {
-        self.max_share = share.clamp(0.0, 1.0);
+        self.max_share = if share.is_nan() { 0.0 } else { share.clamp(0.0, 1.0) };
         self
     }
 
@@ -226,7 +226,7 @@ impl Ejection {
     /// fail their health checks, do not count and get no calls even then.
     #[must_use]
     pub fn panic_threshold(mut self, share: f64) -> Self {
-        self.panic_threshold = share.clamp(0.0, 1.0);
+        self.panic_threshold = if share.is_nan() { 0.0 } else { share.clamp(0.0, 1.0) };
         self
     }
 

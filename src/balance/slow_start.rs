@@ -35,7 +35,7 @@ impl SlowStart {
     /// Sets the initial share of the weight, from 0.001 to 1. Defaults to 0.1.
     #[must_use]
     pub fn min_share(mut self, share: f64) -> Self {
-        self.min_share = share.clamp(0.001, 1.0);
+        self.min_share = if share.is_nan() { 0.001 } else { share.clamp(0.001, 1.0) };
         self
     }
 

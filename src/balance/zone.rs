@@ -79,12 +79,13 @@ impl ZoneAware {
     }
 
     /// Sets the number of calls that an endpoint can take, as a multiple of its even share.
-    /// Defaults to 1.4, and is at least 1.
+    /// Defaults to 1.4. Less than 1 and NaN count as 1.
     ///
     /// With 1.4, a zone of which 72 % of the endpoints are available still has its full capacity.
     #[must_use]
     pub fn overprovisioning(mut self, factor: f64) -> Self {
-        self.overprovisioning = factor.max(1.0);
+        // Infinity times a zone without an available endpoint is NaN.
+        self.overprovisioning = if factor.is_nan() { 1.0 } else { factor.clamp(1.0, f64::MAX) };
         self
     }
 
@@ -319,6 +320,10 @@ mod tests {
         assert_eq!(shares_of(&aware, &[(Some("a"), 10, 8), (Some("b"), 10, 10)]), [1.0, 0.0], "80 % · 1.4 is all");
         assert_eq!(shares_of(&aware, &[(Some("a"), 10, 5), (Some("b"), 10, 10)]), [0.824, 0.176], "14 : 20 : 2 · 7/17");
         assert_eq!(shares_of(&aware, &[(Some("a"), 10, 0), (Some("b"), 10, 10)]), [0.0, 1.0]);
+        let infinite = aware.clone().overprovisioning(f64::INFINITY);
+        assert_eq!(shares_of(&infinite, &[(Some("a"), 10, 1), (Some("b"), 10, 10)]), [1.0, 0.0]);
+        assert_eq!(shares_of(&infinite, &[(Some("a"), 10, 0), (Some("b"), 10, 10)]), [0.0, 1.0]);
+        assert_eq!(aware.clone().overprovisioning(f64::NAN), aware.clone().overprovisioning(1.0));
         let exact = aware.overprovisioning(1.0);
         assert_eq!(shares_of(&exact, &[(Some("a"), 10, 8), (Some("b"), 10, 10)]), [0.889, 0.111]);
         assert_eq!(shares_of(&exact, &[(None, 3, 3), (Some("B"), 3, 3)]), [0.5, 0.0, 0.5], "none at home");
