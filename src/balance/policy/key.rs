@@ -183,8 +183,10 @@ impl FromCookie {
 impl<Req: Head> ExtractKey<Req> for FromCookie {
     fn extract<'r>(&'r self, request: &'r Req) -> Option<RequestKey<'r>> {
         // HTTP/2 may split cookies over several headers (RFC 9113, section 8.2.3).
-        let headers = request.headers().get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
-        let cookies = headers.flat_map(|value| value.split(';')).filter_map(|cookie| cookie.trim().split_once('='));
+        let headers = request.headers().get_all(COOKIE).iter();
+        // Another cookie may have bytes that are no text.
+        let cookies = headers.flat_map(|value| value.as_bytes().split(|byte| *byte == b';'));
+        let cookies = cookies.filter_map(|cookie| std::str::from_utf8(cookie).ok()?.trim().split_once('='));
         let mut values = cookies.filter(|(name, _)| **name == *self.0).map(|(_, value)| unquote(value));
         values.find(|value| !value.is_empty()).map(RequestKey::from)
     }
@@ -222,7 +224,7 @@ mod sealed {
 
 #[cfg(test)]
 mod tests {
-    use http::Request;
+    use http::{HeaderValue, Request};
 
     use super::*;
 
@@ -259,6 +261,9 @@ mod tests {
         assert_eq!(select(&[("cookie", "a=1"), ("cookie", "id=\"x=y\"")]).as_deref(), Some("x=y"));
         assert_eq!(select(&[("cookie", "xid=1; id; id=; idx=2")]), None);
         assert_eq!(select(&[]), None);
+        let mut latin1 = request(&[]);
+        latin1.headers_mut().insert(COOKIE, HeaderValue::from_bytes(b"name=Andr\xe9; id=x").unwrap());
+        assert_eq!(text(&cookie, &latin1), Some("x"));
     }
 
     #[test]
