@@ -170,11 +170,11 @@ impl EurekaServerBuilder {
     /// Sets the other registry servers of the cluster.
     ///
     /// Replaces all earlier settings of this subject, including those of properties and the
-    /// environment.
+    /// environment. An unusable one of them is an error nevertheless.
     #[cfg(feature = "peers")]
     #[cfg_attr(docsrs, doc(cfg(feature = "peers")))]
     pub fn peers(mut self, peers: Peers) -> Self {
-        self.peers = peers;
+        self.peers = peers.replacing(self.peers);
         self
     }
 

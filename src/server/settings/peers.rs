@@ -467,6 +467,11 @@ impl Peers {
         self.outage_limit + Duration::from_secs(300)
     }
 
+    /// Takes the place of other settings, whose fault remains.
+    pub(in crate::server) fn replacing(self, earlier: Self) -> Self {
+        Self { fault: earlier.fault.or(self.fault), ..self }
+    }
+
     fn set_fault(&mut self, what: &'static str, error: crate::Error) {
         self.fault.get_or_insert_with(|| (what, Arc::new(error)));
     }
