@@ -6,6 +6,7 @@ use std::time::Duration;
 use tower::BoxError;
 
 use super::{DnsServers, ListedServer, ServiceUrl, Zones};
+use crate::connect::Names;
 use crate::error::{Error, Kind};
 use crate::panics::catch_panic;
 use crate::time::LONGEST_WAIT;
@@ -31,6 +32,8 @@ pub(crate) struct ServerSettings {
     pub(crate) shuffle: bool,
     /// True if each address of a host is a server of its own.
     pub(crate) expand_hosts: bool,
+    /// Lookups of these hosts.
+    pub(crate) names: Arc<Names>,
     pub(crate) cluster: Cluster,
     /// Servers that are used for fetches of the registry only.
     pub(crate) read_cluster: Cluster,
@@ -74,6 +77,7 @@ impl Default for ServerSettings {
             quarantine_threshold: 0.66,
             shuffle: true,
             expand_hosts: false,
+            names: Arc::default(),
             cluster: Cluster::default(),
             read_cluster: Cluster::default(),
             by_ip: false,

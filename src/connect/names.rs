@@ -158,6 +158,19 @@ impl Names {
         Pending { since, ended }
     }
 
+    /// Returns all addresses of a host name, those of the last successful lookup if the latest one
+    /// failed. Waits for at most this time.
+    ///
+    /// # Errors
+    /// Returns the reason if there are none.
+    pub(crate) async fn all(&self, host: &str, limit: Duration) -> Result<Vec<IpAddr>, Arc<str>> {
+        let Addresses { known, failure } = self.lookup(host, limit, false).await;
+        match failure {
+            Some(failure) if known.is_empty() => Err(failure),
+            _ => Ok(known.iter().map(SocketAddr::ip).collect()),
+        }
+    }
+
     /// Looks up a name again at its next use, since none of its addresses could be connected to.
     pub(super) fn expire(&self, host: &str) {
         if let Some(entry) = self.entries.lock().get_mut(host) {

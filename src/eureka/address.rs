@@ -14,6 +14,7 @@ impl EurekaBuilder {
     /// [`EurekaLayer`](crate::client::EurekaLayer).
     pub fn resolver(mut self, resolver: impl Resolve) -> Self {
         self.config.names = Arc::new(Names::new(Arc::new(resolver)));
+        self.config.servers.names = self.config.names.clone();
         self
     }
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
+use tower_eureka::client::{Resolve, Resolved, Resolving};
 use tower_eureka::model::InstanceStatus;
 use tower_eureka::{Eureka, EurekaBuilder, Instance, Settings};
 
@@ -385,6 +386,37 @@ async fn each_address_of_a_host_is_a_server() {
     let unknown = Eureka::builder().service_url("http://no.invalid/").expand_hosts(true).http_service(registry);
     let error = unknown.build().unwrap().transport().applications().await.unwrap_err();
     assert!(error.is_unavailable() && error.to_string().contains("look up no.invalid"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn addresses_of_hosts_come_from_the_resolver_of_the_user() {
+    struct Resolver;
+    impl Resolve for Resolver {
+        fn resolve(&self, host: &str) -> Resolving {
+            let host = host.to_owned();
+            Box::pin(async move {
+                match &*host {
+                    "two.internal" => Ok(Resolved::new(["10.0.0.1", "fd00::1"].map(|ip| ip.parse().unwrap()))),
+                    "hangs.internal" => std::future::pending().await,
+                    _ => Err("unknown".into()),
+                }
+            })
+        }
+    }
+    let registry = registry(&Arc::default());
+    let list = "http://hangs.internal/,http://two.internal:8761/eureka,http://no.internal/";
+    let client = Eureka::builder().service_url(list).expand_hosts(true).http_service(registry).shuffle_servers(false);
+    let client = client.resolver(Resolver).build().unwrap();
+    let start = Instant::now();
+    client.transport().applications().await.unwrap();
+    assert!(start.elapsed() <= Duration::from_secs(2), "{:?}", start.elapsed());
+    let expected = [
+        "http://hangs.internal/",
+        "http://10.0.0.1:8761/eureka/",
+        "http://[fd00::1]:8761/eureka/",
+        "http://no.internal/",
+    ];
+    assert_eq!(urls(&client), expected);
 }
 
 #[cfg(feature = "dns")]

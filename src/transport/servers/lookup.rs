@@ -2,17 +2,17 @@
 
 use std::fmt;
 use std::future::ready;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::lookup_host;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tower::BoxError;
 
-use crate::config::{ListedServer, ServerSettings};
+use crate::config::{ListedServer, ServerSettings, ServiceUrl};
+use crate::connect::Names;
 use crate::sync::Mutex;
 use crate::time::{Backoff, add_capped, jittered};
 #[cfg(feature = "dns")]
@@ -21,6 +21,8 @@ use crate::untrusted::Quoted;
 
 /// Time limit of one look-up.
 const LIMIT: Duration = Duration::from_secs(30);
+/// Time limit of the look-up of one host. A server whose host takes longer keeps its name.
+const HOST_LIMIT: Duration = Duration::from_secs(2);
 /// Maximum number of servers in a list.
 const MAX_SERVERS: usize = 256;
 /// Minimum time between two look-ups while no server responds.
@@ -62,26 +64,25 @@ fn list_of(settings: &ServerSettings, listed: &[ListedServer]) -> Option<Find> {
 /// Replaces each server by one per address of its host. A server with HTTPS stays as it is, since
 /// its certificate has the name. So does a server whose host cannot be looked up, unless that is
 /// all of them.
-async fn expand(listed: Vec<ListedServer>) -> Result<Vec<ListedServer>, BoxError> {
+async fn expand(listed: Vec<ListedServer>, names: &Arc<Names>) -> Result<Vec<ListedServer>, BoxError> {
+    // All at the same time, so that a name that takes long delays no other.
+    let lookups: Vec<_> = listed.into_iter().map(|server| tokio::spawn(addresses(server, names.clone()))).collect();
     let mut servers: Vec<ListedServer> = Vec::new();
     let (mut fault, mut is_any_known) = (None, false);
-    for server in listed {
-        let (host, port) = server.url.host_and_port();
-        let found = match server.url.is_secure() || host.parse::<IpAddr>().is_ok() {
-            true => vec![server.url.clone()],
-            false => match lookup_host((&*host, port)).await {
-                Ok(addresses) => addresses.map(|address| server.url.at(address)).collect(),
-                Err(error) => {
-                    fault = Some(format!("look up {}: {error}", Quoted(&host)));
-                    servers.push(server);
-                    continue;
+    for lookup in lookups {
+        let (server, urls) = lookup.await?;
+        match urls {
+            Ok(urls) => {
+                is_any_known = true;
+                for url in urls {
+                    if !servers.iter().any(|known| known.url.as_str() == url.as_str()) {
+                        servers.push(ListedServer { url, ..server.clone() });
+                    }
                 }
-            },
-        };
-        is_any_known = true;
-        for url in found {
-            if !servers.iter().any(|known| known.url.as_str() == url.as_str()) {
-                servers.push(ListedServer { url, ..server.clone() });
+            }
+            Err(error) => {
+                fault = Some(format!("look up {}: {error}", Quoted(&server.url.host_and_port().0)));
+                servers.push(server);
             }
         }
     }
@@ -89,6 +90,18 @@ async fn expand(listed: Vec<ListedServer>) -> Result<Vec<ListedServer>, BoxError
         Some(fault) if !is_any_known => Err(fault.into()),
         _ => Ok(servers),
     }
+}
+
+/// Returns a server with one URL per address of its host.
+async fn addresses(server: ListedServer, names: Arc<Names>) -> (ListedServer, Result<Vec<ServiceUrl>, Arc<str>>) {
+    let (host, port) = server.url.host_and_port();
+    if server.url.is_secure() || host.parse::<IpAddr>().is_ok() {
+        let url = server.url.clone();
+        return (server, Ok(vec![url]));
+    }
+    let at = |ip| server.url.at(SocketAddr::new(ip, port));
+    let urls = names.all(&host, HOST_LIMIT).await.map(|ips| ips.into_iter().map(at).collect());
+    (server, urls)
 }
 
 /// Look-up of the servers: due at the first use, and then at the first use after each interval.
@@ -122,9 +135,10 @@ impl Lookup {
         if !settings.expand_hosts {
             return Some(Self::of(settings.poll_interval, list));
         }
+        let names = settings.names.clone();
         let expanded = move || -> Found {
-            let listed = list();
-            Box::pin(async move { expand(listed.await?).await })
+            let (listed, names) = (list(), names.clone());
+            Box::pin(async move { expand(listed.await?, &names).await })
         };
         Some(Self::of(settings.poll_interval, expanded))
     }
