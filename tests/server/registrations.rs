@@ -4,7 +4,7 @@
 use http::StatusCode;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::common::{Server, request};
+use crate::common::{Server, request, text};
 
 fn document(app: &str, id: &str, lease: &str) -> String {
     let [app, id] = [app, id].map(serde_json::Value::from);
@@ -114,5 +114,56 @@ async fn id_in_the_metadata_is_used_without_an_instance_id() {
         let batch = format!(r#"{{"replicationList":[{item}{{{members}}}}}]}}"#);
         assert_eq!(server.post("/eureka/peerreplication/batch/", batch).await.status(), StatusCode::OK, "{members}");
         assert_eq!(server.empty("DELETE", &path).await.status(), StatusCode::OK, "{members}");
+    }
+}
+
+/// What a Spring Cloud server 5.0 shows for each `lastDirtyTimestamp` that a registration in JSON
+/// has.
+#[tokio::test]
+async fn unusual_last_dirty_timestamp_is_shown_by_every_view_as_by_java() {
+    let cases = [
+        (r#""-1""#, "-1"),
+        ("-1", "-1"),
+        ("-1.0", "-1"),
+        (r#""-1.0""#, "-1"),
+        (r#""-5""#, "-5"),
+        ("0", "0"),
+        (r#"" 5 ""#, "5"),
+        ("true", "1"),
+        (r#""""#, "0"),
+        (r#""x""#, "0"),
+        (r#""-""#, "0"),
+        (r#""99999999999999999999""#, "0"),
+        (r#""-9223372036854775808""#, "-9223372036854775808"),
+    ];
+    for (sent, shown) in cases {
+        let server = Server::new();
+        let body = document("ODD", "i", "")
+            .replace(r#""status""#, &format!(r#""vipAddress":"v","lastDirtyTimestamp":{sent},"status""#));
+        assert_eq!(server.post("/eureka/apps/ODD", body).await.status(), StatusCode::NO_CONTENT, "{sent}");
+        for view in ["apps", "apps/delta", "apps/ODD", "apps/ODD/i", "instances/i", "vips/v"] {
+            let list = ["apps", "apps/delta", "apps/ODD", "vips/v"].contains(&view);
+            for (accept, compact) in [
+                ("application/json", false),
+                ("application/json", true),
+                ("application/xml", false),
+                ("application/xml", true),
+            ] {
+                if accept.ends_with("xml") && cfg!(not(feature = "xml")) {
+                    continue;
+                }
+                let mut get = request("GET", &format!("/eureka/{view}")).header("accept", accept);
+                if compact {
+                    get = get.header("x-eureka-accept", "compact");
+                }
+                let body = text(server.send(get.body(Default::default()).unwrap()).await).await;
+                let json = format!(r#""lastDirtyTimestamp":"{shown}""#);
+                let xml = format!("<lastDirtyTimestamp>{shown}</lastDirtyTimestamp>");
+                let has = body.contains(&json) || body.contains(&xml);
+                // Compact lists have no such member, and a single instance is never compact.
+                assert_eq!(has, !(compact && list), "{sent} {view} {accept} {compact}: {body}");
+                assert!(body.contains("instanceId"), "{view} {accept} {compact}: {body}");
+            }
+        }
     }
 }
