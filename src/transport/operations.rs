@@ -269,12 +269,12 @@ impl Transport {
         self.servers.hosts()
     }
 
-    /// Waits until the servers are known, if they are looked up. Returns after a look-up that
     /// Begins the next read at another server than this one, if there is one.
     pub(crate) fn leave_reader(&self, url: &str) {
         self.servers.order.leave(Access::Read, url);
     }
 
+    /// Waits until the servers are known, if they are looked up. Returns after a look-up that
     /// failed as well.
     pub(crate) async fn find_servers(&self) {
         // The next operation returns the error.
