@@ -23,7 +23,7 @@ pub(crate) struct TlsKeys {
 }
 
 /// Location, type and password of a store.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct StoreKeys {
     pub(crate) location: Option<String>,
     pub(crate) store_type: Option<StoreType>,

@@ -10,7 +10,8 @@ type Set = Result<Builder, InvalidSetting>;
 
 /// Returns true for a setting that must have a value if it is present.
 pub(super) fn is_protection(name: &str) -> bool {
-    ["eureka.server.access.", "spring.security."].into_iter().any(|family| name.starts_with(family))
+    let families = ["eureka.server.access.", "spring.security.", "server.ssl."];
+    families.into_iter().any(|family| name.starts_with(family)) && name != "server.ssl.enabled"
 }
 
 /// Changes the user of a Spring server.

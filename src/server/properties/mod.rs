@@ -106,7 +106,7 @@ impl EurekaServerBuilder {
         check(settings, scope).map_err(Error::variable)?;
         let is_read = |name: &str| !is_of_application(scope, name) && !is_switched_off(settings, name);
         let mut properties = PROPERTIES.iter().filter(|property| is_read(property.name()));
-        // Without its value, such a setting would leave the registry open to everybody.
+        // Without its value, such a setting would leave the registry open, or on plain HTTP.
         let mut protections = properties.clone().filter(|property| access::is_protection(property.name()));
         protections.try_for_each(|property| property.key.check_not_blank(settings)).map_err(Error::variable)?;
         properties.try_fold(self, |builder, property| property.key.apply(settings, builder)).map_err(Error::variable)

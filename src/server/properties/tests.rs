@@ -394,6 +394,7 @@ fn blank_access_setting_is_an_error_unless_another_source_has_a_value() {
         ("eureka.server.access.users.orders.token", ""),
         ("eureka.server.access.users.orders.password", " "),
         ("eureka.server.access.anonymous", ""),
+        ("server.ssl.key-store", "${MISSING:}"),
     ] {
         let error = read(&[], &[(name, value)]).unwrap_err();
         assert!(error.contains(name) && error.contains("is blank: set it, or remove it"), "{error}");

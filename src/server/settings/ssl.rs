@@ -10,7 +10,7 @@ const PRIVATE_KEY: &str = "server.ssl.certificate-private-key";
 const TRUST_CERTIFICATE: &str = "server.ssl.trust-certificate";
 
 /// Values of Spring's `server.ssl.*`. They are applied together, since they depend on each other.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::server) struct SslKeys {
     pub(in crate::server) enabled: Option<bool>,
     pub(in crate::server) certificate: Option<String>,
@@ -62,21 +62,12 @@ impl SslKeys {
                 Some(password) => store.with_key_password(password.clone()),
                 None => store,
             }))),
-            (None, None, None) if !self.has_values() => Ok(None),
-            (None, None, None) => Err(invalid("server.ssl is enabled, but it has no certificate")),
+            (None, None, None) if *self == Self::default() => Ok(None),
+            (None, None, None) => Err(invalid("server.ssl has settings, but no certificate")),
             (Some(_), None, None) => Err(invalid("server.ssl.certificate has no key")),
             (None, Some(_), None) => Err(invalid("server.ssl.certificate-private-key has no certificate")),
             (_, _, Some(_)) => Err(invalid("server.ssl has both a certificate and a key store")),
         }
-    }
-
-    fn has_values(&self) -> bool {
-        self.enabled == Some(true)
-            || self.key_store.password.is_some()
-            || self.key_password.is_some()
-            || self.client_certificates.is_some_and(|wanted| wanted != ClientCertificates::None)
-            || self.trust_certificate.is_some()
-            || self.trust_store.location.is_some()
     }
 }
 
@@ -91,6 +82,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::connect::StoreType;
 
     fn some(text: &str) -> Option<String> {
         Some(text.to_owned())
@@ -115,6 +107,23 @@ mod tests {
         ] {
             let error = keys.files().unwrap_err().to_string();
             assert!(error.contains(why), "{error}");
+        }
+    }
+
+    #[test]
+    fn any_setting_without_a_certificate_is_an_error() {
+        let set: [fn(&mut SslKeys); 6] = [
+            |keys| keys.versions = Some([false, true]),
+            |keys| keys.key_store.store_type = Some(StoreType::Pkcs12),
+            |keys| keys.trust_store.password = Some(Secret::new("geheim")),
+            |keys| keys.trust_store.store_type = Some(StoreType::Pkcs12),
+            |keys| keys.client_certificates = Some(ClientCertificates::None),
+            |keys| keys.key_password = Some(Secret::new("geheim")),
+        ];
+        for (n, set) in set.into_iter().enumerate() {
+            let mut keys = SslKeys::default();
+            set(&mut keys);
+            assert!(keys.files().unwrap_err().to_string().contains("no certificate"), "{n}");
         }
     }
 
