@@ -1,14 +1,16 @@
 //! Limit on failed attempts to authenticate, by address.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::sync::Mutex;
 
-/// Maximum number of addresses with a count of their own. Further ones share one count.
+/// Maximum number of addresses with a count of their own, and of networks that count for further
+/// addresses in them. Networks beyond are not limited: otherwise a sender with many addresses could
+/// exclude all others.
 const MAX_ADDRESSES: usize = 10_000;
 const MINUTE: Duration = Duration::from_secs(60);
 const PRUNE_INTERVAL: Duration = Duration::from_secs(1);
@@ -25,10 +27,10 @@ pub(super) struct Attempts {
 struct State {
     /// Time at which the failures of an address are forgotten.
     forgotten: HashMap<IpAddr, Instant>,
-    /// The same time for the addresses beyond the maximum.
-    others: Option<Instant>,
-    /// Time of the last removal of what is forgotten. It is at most one a second, since each looks
-    /// at all addresses.
+    /// The same time for the networks of addresses beyond the maximum.
+    networks: HashMap<IpAddr, Instant>,
+    /// Time of the last removal of what is forgotten. It is at most one a second, since each reads
+    /// all addresses.
     pruned: Option<Instant>,
 }
 
@@ -47,6 +49,7 @@ impl Attempts {
         let mut state = self.state.lock();
         if state.forgotten.len() >= MAX_ADDRESSES && state.pruned.is_none_or(|pruned| now >= pruned + PRUNE_INTERVAL) {
             state.forgotten.retain(|_, forgotten| *forgotten > now);
+            state.networks.retain(|_, forgotten| *forgotten > now);
             state.pruned = Some(now);
         }
         let cost = MINUTE / self.per_minute;
@@ -55,11 +58,13 @@ impl Attempts {
             // A limit that is reached does not last for more than a minute and one attempt.
             (since + cost).min(now + MINUTE + cost)
         };
-        if state.forgotten.len() < MAX_ADDRESSES || state.forgotten.contains_key(&address) {
-            let forgotten = until(state.forgotten.get(&address).copied());
-            state.forgotten.insert(address, forgotten);
-        } else {
-            state.others = Some(until(state.others));
+        let (counts, counted) = match state.is_counted(address) {
+            true => (&mut state.forgotten, address),
+            false => (&mut state.networks, network(address)),
+        };
+        if counts.len() < MAX_ADDRESSES || counts.contains_key(&counted) {
+            let forgotten = until(counts.get(&counted).copied());
+            counts.insert(counted, forgotten);
         }
     }
 
@@ -69,19 +74,34 @@ impl Attempts {
             return None;
         }
         let state = self.state.lock();
-        let is_other = state.forgotten.len() >= MAX_ADDRESSES;
-        let forgotten =
-            state.forgotten.get(&address).copied().or_else(|| if is_other { state.others } else { None })?;
+        let forgotten = match state.is_counted(address) {
+            true => state.forgotten.get(&address),
+            false => state.networks.get(&network(address)),
+        };
+        let forgotten = forgotten.copied()?;
         // The next attempt must fit into the minute.
         let wait = forgotten.saturating_duration_since(Instant::now()) + MINUTE / self.per_minute;
         wait.checked_sub(MINUTE).filter(|wait| !wait.is_zero())
     }
 }
 
+impl State {
+    /// Returns true if the address has a count of its own, or would get one.
+    fn is_counted(&self, address: IpAddr) -> bool {
+        self.forgotten.len() < MAX_ADDRESSES || self.forgotten.contains_key(&address)
+    }
+}
+
+/// Returns the network of an address: /24 of IPv4, /48 of IPv6, which is the usual size of a site.
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(address) => Ipv4Addr::from_bits(address.to_bits() >> 8 << 8).into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 80 << 80).into(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use tokio::time::advance;
 
     use super::*;
@@ -123,10 +143,27 @@ mod tests {
             attempts.failed(address(n));
         }
         assert_eq!(attempts.state.lock().forgotten.len(), MAX_ADDRESSES);
-        assert!(attempts.wait(address(40_000)).is_some(), "further addresses share one count");
+        assert!(attempts.wait(address(29_999)).is_some(), "further addresses share the count of their network");
+        assert_eq!(attempts.wait(address(40_000)), None, "others are not affected");
+        for n in 0..30_000 {
+            attempts.failed(address(1_000_000 + 256 * n));
+        }
+        assert_eq!(attempts.state.lock().networks.len(), MAX_ADDRESSES);
         advance(2 * MINUTE).await;
         attempts.failed(address(40_000));
-        assert_eq!(attempts.state.lock().forgotten.len(), 1);
-        assert_eq!(attempts.wait(address(50_000)), None);
+        let state = attempts.state.lock();
+        assert_eq!((state.forgotten.len(), state.networks.len()), (1, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn addresses_of_one_site_exclude_no_other_site() {
+        let attempts = Attempts::new(10);
+        let address =
+            |site: u128, net: u128| IpAddr::from(Ipv6Addr::from_bits(0x2001_0db8 << 96 | site << 80 | net << 64));
+        for net in 0..30_000 {
+            attempts.failed(address(1, net));
+        }
+        assert!(attempts.wait(address(1, 40_000)).is_some());
+        assert_eq!(attempts.wait(address(2, 0)), None);
     }
 }
