@@ -28,6 +28,7 @@ pub(in crate::server) use self::repeats::Repeats;
 pub(in crate::server) use self::states::list;
 use super::access::Identity;
 use super::outcome::{Effect, Origin, Place, RegisterOutcome, Registered, Registrant, States};
+use super::owner::Owner;
 use crate::model::{Instance, InstanceStatus};
 use crate::sync::{Mutex, MutexGuard};
 pub(super) use crate::untrusted::Quoted;
@@ -40,8 +41,8 @@ pub(super) const TARGET: &str = "tower_eureka::server::audit";
 pub(super) struct Caller {
     origin: Origin,
     sender: Sender,
-    /// Name of the authenticated identity.
-    by: Option<Arc<str>>,
+    /// Authenticated identity.
+    by: Option<Identity>,
     /// Set for a change of a batch, which has a line of its own.
     batched: bool,
 }
@@ -67,7 +68,7 @@ impl Caller {
     /// Creates the caller of a request with these extensions.
     pub(super) fn of(origin: Origin, extensions: &Extensions) -> Self {
         let sender = address(extensions).map_or(Sender::Unknown, Sender::Address);
-        let by = extensions.get::<Identity>().map(|identity| identity.shared_name().clone());
+        let by = extensions.get::<Identity>().cloned();
         Self { origin, sender, by, batched: false }
     }
 
@@ -94,12 +95,18 @@ impl Caller {
             Sender::Node => Place::Here,
             Sender::Process => Place::Here,
         };
-        Registrant { origin: self.origin, place, name: self.by.clone() }
+        let owner = match (&self.by, place) {
+            (_, Place::Here) => Owner::Server,
+            (Some(identity), _) if self.origin == Origin::Client => identity.owner(),
+            _ => Owner::Unknown,
+        };
+        let identity = self.by.as_ref().filter(|identity| !identity.is_anonymous());
+        Registrant { origin: self.origin, place, identity: identity.map(|identity| identity.key().clone()), owner }
     }
 
     /// Returns the name of the authenticated identity as a field, which is absent without one.
     fn by(&self) -> Option<DisplayValue<Quoted<'_>>> {
-        self.by.as_deref().map(|name| display(Quoted(name)))
+        self.by.as_ref().map(|identity| display(Quoted(identity.name())))
     }
 }
 

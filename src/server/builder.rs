@@ -529,6 +529,7 @@ impl EurekaServerBuilder {
             application_limit: limits.instances_per_application,
             applications_limit: limits.applications,
             identity_limits: [limits.instances_per_identity, limits.applications_per_identity],
+            tracks_owners: self.access.as_ref().is_some_and(Access::is_enabled),
             name_limit: limits.name_bytes,
             instance_size_limit: limits.instance_bytes,
             registry_limit: limits.instances,

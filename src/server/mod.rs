@@ -111,6 +111,7 @@ mod node;
 #[cfg(feature = "peers")]
 mod outbound;
 mod outcome;
+mod owner;
 #[cfg(feature = "page")]
 mod page;
 mod properties;
@@ -259,6 +260,9 @@ impl EurekaServer {
     /// # Cancel safety
     /// The files are read to the end, also if the future is dropped.
     pub async fn reload(&self) {
+        if let Some(access) = self.state.access() {
+            access.reload();
+        }
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
             let tls = tls.clone();

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::owner::Owner;
 use crate::model::{Instance, InstanceStatus};
 use crate::untrusted::Quoted;
 
@@ -33,8 +34,9 @@ impl fmt::Display for Origin {
 pub(super) struct Registrant {
     pub(super) origin: Origin,
     pub(super) place: Place,
-    /// Name of the identity, if the request was authenticated.
-    pub(super) name: Option<Arc<str>>,
+    /// Key of the identity, unless the sender has no credentials.
+    pub(super) identity: Option<Arc<str>>,
+    pub(super) owner: Owner,
 }
 
 /// Place that a change was sent from.
@@ -50,18 +52,20 @@ pub(super) enum Place {
 
 impl Registrant {
     /// Returns the sender of a lease after another registration of its instance. What a peer
-    /// replicates does not replace the client that it registered with.
+    /// replicates does not replace the client that it registered with, but may have another owner.
     pub(super) fn replaced_by(&self, other: Self) -> Self {
-        match (self.origin, other.origin) {
-            (Origin::Client, Origin::Replica) => self.clone(),
-            _ => other,
+        if other.origin == Origin::Client {
+            return other;
         }
+        let owner = if other.owner.is_known() { other.owner.clone() } else { self.owner.clone() };
+        let sender = if self.origin == Origin::Client { self.clone() } else { other };
+        Self { owner, ..sender }
     }
 }
 
 impl From<Origin> for Registrant {
     fn from(origin: Origin) -> Self {
-        Self { origin, place: Place::Unknown, name: None }
+        Self { origin, place: Place::Unknown, identity: None, owner: Owner::Unknown }
     }
 }
 
@@ -72,11 +76,16 @@ impl fmt::Display for Registrant {
             Place::Address(address) => write!(f, "{} {address}", self.origin)?,
             Place::Here => f.write_str("this server")?,
         }
-        if let Some(name) = &self.name {
-            write!(f, " ({})", Quoted(name))?;
+        if let Some(key) = &self.identity {
+            write!(f, " ({})", Quoted(name_of(key)))?;
         }
         Ok(())
     }
+}
+
+/// Returns the name in the key of an identity, with its kind unless that is usual.
+pub(super) fn name_of(key: &str) -> &str {
+    key.strip_prefix("user:").unwrap_or(key)
 }
 
 /// Outcome of a heartbeat.

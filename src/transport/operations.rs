@@ -371,9 +371,14 @@ impl Transport {
     /// Sends a batch of changes to a peer. `sender` is the id of this node, by which it recognises
     /// a batch that comes back.
     #[cfg(feature = "peers")]
-    pub(crate) async fn replicate(&self, batch: bytes::Bytes, sender: &str) -> Result<Replicated, Error> {
+    pub(crate) async fn replicate(
+        &self,
+        batch: bytes::Bytes,
+        header: Option<(http::HeaderName, http::HeaderValue)>,
+        sender: &str,
+    ) -> Result<Replicated, Error> {
         let operation = Operation::new("send changes", Method::POST).path("peerreplication/batch/".into());
-        let operation = Operation { peer: Some(sender), body: batch, ..operation };
+        let operation = Operation { peer: Some(sender), body: batch, header, ..operation };
         self.send(operation, self.options(), |_, response| async move {
             if response.status != StatusCode::LOOP_DETECTED {
                 return decode_body(response, ReplicationResponse::from_json).await.map(Replicated::Applied);

@@ -70,6 +70,8 @@ pub(super) struct Operation<'a> {
     pub(super) identity: &'static str,
     /// `ETag` of the list that the caller has.
     pub(super) known: Option<HeaderValue>,
+    /// Additional header.
+    pub(super) header: Option<(HeaderName, HeaderValue)>,
     /// The list of applications, if the response has one.
     pub(super) list: Option<ListBody>,
 }
@@ -90,6 +92,7 @@ impl<'a> Operation<'a> {
             peer: None,
             identity: "DefaultClient",
             known: None,
+            header: None,
             list: None,
         }
     }
@@ -153,6 +156,9 @@ impl<'a> Operation<'a> {
         }
         if let Some(known) = &self.known {
             request = request.header(header::IF_NONE_MATCH, known);
+        }
+        if let Some((name, value)) = &self.header {
+            request = request.header(name, value);
         }
         if !self.body.is_empty() {
             request = request.header(header::CONTENT_TYPE, "application/json");

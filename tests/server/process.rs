@@ -79,7 +79,7 @@ fn sighup_without_a_terminal_stops_nothing() {
     let mut stderr = BufReader::new(running.child.stderr.take().unwrap());
     for _ in 0..2 {
         signal(&running, "HUP");
-        wait_for(&mut stderr, "nothing to read again");
+        wait_for(&mut stderr, "other settings need a restart");
     }
     register(&running);
     assert_eq!(running.stop("TERM"), (Some(0), String::new()));

@@ -47,7 +47,6 @@ fn variables_without_effect_are_named_in_a_warning() {
         ("SPRING_PROFILES_ACTIVE", "prod"),
         ("EUREKA_INSTANCE_METADATAMAP_ZONE", "a"),
         // These enable nothing.
-        ("SPRING_SECURITY_USER_PASSWORD", " "),
         ("SERVER_SSL_ENABLED", "false"),
         ("SERVER_SSL_KEY_STORE", "geheim"),
         ("EUREKA_CLIENT_TLS_ENABLED", "false"),

@@ -144,12 +144,11 @@ impl Serve {
 }
 
 async fn reload(registry: &EurekaServer) {
-    if registry.is_https() {
-        tracing::info!(signal = "SIGHUP", "reading the certificates again");
-        registry.reload().await;
-    } else {
-        tracing::info!(signal = "SIGHUP", "nothing to read again: settings are read at the start only");
-    }
+    tracing::info!(
+        signal = "SIGHUP",
+        "reading certificates, users and keys of tokens again, other settings need a restart"
+    );
+    registry.reload().await;
 }
 
 async fn bind(address: &Address) -> Result<TcpListener, String> {

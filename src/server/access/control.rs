@@ -19,12 +19,12 @@ use tokio::time::{Instant, timeout};
 
 use super::attempts::Attempts;
 use super::certificate::PeerCertificate;
+use super::claims::{Claim, Claims};
 use super::credentials::{self, Credentials};
-use super::decision::{Change, Operation, decide};
-use super::identity::Identity;
+use super::decision::{Leases, Operation, Rules, decide};
+use super::identity::{Identity, Role};
 #[cfg(feature = "access")]
 use super::jwt::{Jwt, TokenFault};
-use super::owners::{Claim, Leases, Owners};
 use super::password::Password;
 use super::policy::Policy;
 use super::recent::{Generation, Key, Recent};
@@ -65,12 +65,14 @@ pub(in crate::server) struct AccessControl {
     pub(super) memory_mib: u32,
     /// Places in the queue for such a permit.
     waiting: Arc<Semaphore>,
-    owners: Owners,
+    claims: Claims,
     #[cfg(feature = "access")]
     pub(super) jwt: Option<Jwt>,
     /// Wakes the task that fetches the keys of tokens.
     #[cfg(feature = "access")]
     pub(super) unknown_key: tokio::sync::Notify,
+    /// Wakes the task that reads the files again.
+    pub(super) reload: tokio::sync::Notify,
     log: Repeats,
 }
 
@@ -139,11 +141,12 @@ impl AccessControl {
             memory: Arc::new(Semaphore::new(memory_mib as usize)),
             memory_mib,
             waiting: Arc::new(Semaphore::new(MAX_WAITING)),
-            owners: Owners::new(),
+            claims: Claims::new(),
             #[cfg(feature = "access")]
             jwt,
             #[cfg(feature = "access")]
             unknown_key: tokio::sync::Notify::new(),
+            reload: tokio::sync::Notify::new(),
             log: Repeats::default(),
         }
     }
@@ -170,6 +173,11 @@ impl AccessControl {
     pub(super) fn forget_tokens(&self) {
         self.verified.retain(|verified| !matches!(verified.proof, Proof::Jwt));
         self.rejected.retain(|refusal| !matches!(refusal, Refusal::Wrong { cause: Cause::Jwt(_), .. }));
+    }
+
+    /// Reads the files of users and keys again now.
+    pub(in crate::server) fn reload(&self) {
+        self.reload.notify_one();
     }
 
     /// Returns true if callers without credentials may change the registry.
@@ -263,41 +271,44 @@ impl AccessControl {
         is_replica: bool,
         leases: &dyn Leases,
     ) -> Result<(), Refusal> {
-        let denied = match decide(identity, operation, is_replica, &self.policy.load(), &self.owners, leases) {
+        let (policy, anonymous_registers) = (self.policy.load(), self.anonymous.load().has(Role::Register));
+        let rules = Rules { policy: &policy, leases, anonymous_registers };
+        let denied = match decide(identity, operation, is_replica, &rules) {
             Ok(()) => return Ok(()),
             Err(denial) => denial,
         };
         // A caller without credentials may have forgotten them.
-        if Identity::eq(identity, &self.anonymous.load()) {
+        if identity.is_anonymous() {
             return Err(Refusal::Missing { certificate: None });
         }
         Err(Refusal::forbidden(identity, denied))
     }
 
-    /// Makes the identity the owner of an application that it registers, if nobody else is. The
-    /// registration must be applied while the claim is held.
+    /// Decides about a change once its body was read. The change must be applied while the claim is
+    /// held.
     ///
     /// # Errors
-    /// Another identity has registered the application since the first decision.
+    /// Returns the reason for which the identity may not change the instance.
     pub(in crate::server) fn claim(
         &self,
         identity: &Identity,
-        app: &str,
+        operation: Operation<'_>,
         is_replica: bool,
         leases: &dyn Leases,
-    ) -> Result<Claim<'_>, Refusal> {
-        let claim = self.owners.lock(app);
-        self.decide(identity, Operation::Change(Change::Register, app), is_replica, leases)?;
-        // What a peer replicates has no owner until its client comes here.
-        if !is_replica {
-            self.owners.claim_free(app, identity, leases);
-        }
-        Ok(claim)
+    ) -> Result<Option<Claim<'_>>, Refusal> {
+        let Operation::Change(_, target) = operation else { return Ok(None) };
+        let claim = self.claims.lock(target.app);
+        self.decide(identity, operation, is_replica, leases)?;
+        Ok(Some(claim))
     }
 
     /// Returns the number of suppressed log lines about this refusal, if one is to be written now.
-    pub(in crate::server) fn log(&self, refusal: &Refusal, host: &str) -> Option<u64> {
-        self.log.pass(format_args!("access of {host} refused with {}: {refusal}", refusal.status().as_u16()))
+    ///
+    /// Callers choose the names in a refusal and many addresses of one network, so that neither makes
+    /// it another refusal.
+    pub(in crate::server) fn log(&self, refusal: &Refusal, address: Option<IpAddr>) -> Option<u64> {
+        let host = address.map_or_else(|| "an unknown host".into(), |address| audit::network(address).to_string());
+        self.log.pass(format_args!("access of {host} refused with {}: {}", refusal.status().as_u16(), refusal.kind()))
     }
 
     /// Logs the refusals that have ended. Must be called periodically.
@@ -307,7 +318,8 @@ impl AccessControl {
 
     fn without_header(&self, extensions: &Extensions) -> Result<Identity, Refusal> {
         let certificate = extensions.get::<PeerCertificate>();
-        if let Some(certificate) = certificate {
+        // Without the feature, certificates are not read.
+        if let Some(certificate) = certificate.filter(|_| cfg!(feature = "access")) {
             if !certificate.names().is_valid_at(wall_clock_ms() / 1000) {
                 return Err(Refusal::wrong(Cause::ExpiredCertificate));
             }

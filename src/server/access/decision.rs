@@ -1,19 +1,17 @@
 //! Decision: may this identity do this?
 
-use std::sync::Arc;
-
 use super::identity::{Applications, Identity, Role};
-use super::owners::{Leases, Owners};
 use super::policy::Policy;
 use super::refusal::Denial;
+use crate::server::owner::Owner;
 
 /// Operation of a request, as far as permissions depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::server) enum Operation<'a> {
     /// Reads the registry, its status or a page.
     Read,
-    /// Registers, renews, cancels or changes an instance of an application.
-    Change(Change, &'a str),
+    /// Registers, renews, cancels or changes an instance.
+    Change(Change, Target<'a>),
     /// Sends a batch of changes.
     Replicate,
     /// Changes something else.
@@ -29,6 +27,30 @@ pub(in crate::server) enum Change {
     Modify,
 }
 
+/// Instance of a change. The id of a registration is unknown until its body was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::server) struct Target<'a> {
+    pub(in crate::server) app: &'a str,
+    pub(in crate::server) id: Option<&'a str>,
+}
+
+/// Leases of the registry, as far as ownership needs them.
+pub(in crate::server) trait Leases {
+    /// Returns the owner of a lease, or `None` if there is no such lease.
+    fn owner(&self, app: &str, id: &str) -> Option<Owner>;
+
+    /// Returns the different owners of the leases of an application.
+    fn owners(&self, app: &str) -> Vec<Owner>;
+}
+
+/// Rules by which a decision is made.
+pub(super) struct Rules<'a> {
+    pub(super) policy: &'a Policy,
+    pub(super) leases: &'a dyn Leases,
+    /// Callers without credentials may register, so that leases with an unknown owner may be theirs.
+    pub(super) anonymous_registers: bool,
+}
+
 /// Decides about an operation. `is_replica` is true for a change that claims to be replicated.
 ///
 /// | operation | read | register | operate | peer |
@@ -41,9 +63,7 @@ pub(super) fn decide(
     identity: &Identity,
     operation: Operation<'_>,
     is_replica: bool,
-    policy: &Policy,
-    owners: &Owners,
-    leases: &dyn Leases,
+    rules: &Rules<'_>,
 ) -> Result<(), Denial> {
     let needs = |role| if identity.has(role) { Ok(()) } else { Err(Denial::Role(role)) };
     match operation {
@@ -54,49 +74,43 @@ pub(super) fn decide(
         Operation::Replicate => Err(Denial::Replication),
         Operation::Change(..) if is_replica => Err(Denial::Replication),
         Operation::Change(Change::Cancel | Change::Modify, _) if identity.has(Role::Operate) => Ok(()),
-        Operation::Change(change, app) => {
+        Operation::Change(change, target) => {
             needs(Role::Register)?;
-            if is_own(identity, app, policy, owners, leases)? {
-                return Ok(());
-            }
-            // An instance that fails over to this node renews and cancels what a peer replicated
-            // here.
-            if change != Change::Register {
-                owners.claim_free(app, identity, leases);
-            }
-            Ok(())
+            own(identity, change, target, rules)
         }
     }
 }
 
-/// Returns true if the policy names the application for the identity, or if the identity owns it.
-/// Returns false if nobody has it.
-///
-/// # Errors
-/// Returns the reason for which somebody else has it.
-fn is_own(
-    identity: &Identity,
-    app: &str,
-    policy: &Policy,
-    owners: &Owners,
-    leases: &dyn Leases,
-) -> Result<bool, Denial> {
-    let shared = || Arc::<str>::from(app);
+/// Decides about a change of an instance by an identity that may register.
+fn own(identity: &Identity, change: Change, Target { app, id }: Target<'_>, rules: &Rules<'_>) -> Result<(), Denial> {
     match identity.applications() {
-        applications if applications.names(app) => return Ok(true),
-        Applications::Named(_) => return Err(Denial::Application(shared())),
+        applications if applications.names(app) => return Ok(()),
+        Applications::Named(_) => return Err(Denial::Application(app.into())),
+        Applications::Unclaimed if rules.policy.is_reserved(app) => return Err(Denial::Reserved(app.into())),
         Applications::Unclaimed => {}
     }
-    if policy.is_reserved(app) {
-        return Err(Denial::Reserved(shared()));
-    }
-    if owners.is_owner(app, identity) {
-        return Ok(true);
-    }
-    match owners.other(app, identity, leases) {
-        // An operator may register as any application that it may also change.
-        Some(_) if identity.has(Role::Operate) => Ok(true),
-        Some(owner) => Err(Denial::Owned { app: shared(), owner }),
-        None => Ok(false),
+    // Whose instance it is shows with the body.
+    let Some(id) = id else { return Ok(()) };
+    let of_lease = |owner: &Owner| -> Result<(), Denial> {
+        match owner {
+            Owner::Anybody => Ok(()),
+            Owner::Identity(key) if key == identity.key() => Ok(()),
+            // An operator may register as any application that it may also change.
+            _ if identity.has(Role::Operate) => Ok(()),
+            Owner::Unknown if change == Change::Renew || rules.anonymous_registers => Ok(()),
+            Owner::Identity(key) => Err(Denial::Owned { app: app.into(), owner: key.clone() }),
+            Owner::Server => Err(Denial::Server(app.into())),
+            Owner::Unknown => Err(Denial::Unknown(app.into())),
+        }
+    };
+    match rules.leases.owner(app, id) {
+        Some(owner) => of_lease(&owner),
+        None if change == Change::Register => {
+            let owners = rules.leases.owners(app);
+            let is_own = |owner: &Owner| matches!(owner, Owner::Identity(key) if key == identity.key());
+            if owners.iter().any(is_own) { Ok(()) } else { owners.iter().try_for_each(of_lease) }
+        }
+        // There is nothing to change.
+        None => Ok(()),
     }
 }

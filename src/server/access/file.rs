@@ -26,8 +26,8 @@ pub(super) const MAX_TOKEN: usize = 1024;
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Users {
     pub(super) rows: Vec<Row>,
-    /// Roles of callers without credentials, if the file has a row about them.
-    pub(super) anonymous: Option<Roles>,
+    /// Roles and applications of callers without credentials, if the file has a row about them.
+    pub(super) anonymous: Option<Grant>,
 }
 
 /// Reads the content of a file.
@@ -58,10 +58,11 @@ pub(super) fn parse(text: &str) -> Result<Users, String> {
         // The column may hold a part of a credential, so that its text is not shown.
         let roles = parse_roles(roles).map_err(|_| fail(ROLES.into()))?;
         if name == Identity::ANONYMOUS {
-            if credential != "-" || !applications.is_empty() {
-                return Err(fail("anonymous has the credential - and no applications".into()));
+            let grant = Grant::anonymous(roles, applications);
+            if credential != "-" || grant.has_place() {
+                return Err(fail("anonymous has the credential - and applications without {}".into()));
             }
-            users.anonymous = Some(roles);
+            users.anonymous = Some(grant);
             continue;
         }
         let credential = parse_credential(name, credential).map_err(fail)?;
@@ -168,7 +169,7 @@ mod tests {
         let names: Vec<_> = users.rows.iter().map(|row| row.grant.name.as_str()).collect();
         assert_eq!(names, ["admin", "admin", "my ci", "svc-{}", "{}"]);
         assert_eq!(users.rows[4].grant.applications, ["ORDERS", "SHOP-*"]);
-        assert_eq!(users.anonymous, Some(Roles::parse("read").unwrap()));
+        assert_eq!(users.anonymous, Some(Grant::anonymous(Roles::parse("read").unwrap(), "")));
     }
 
     #[test]
@@ -193,6 +194,7 @@ mod tests {
             ("\"a {noop}hunter2 read", "no end"),
             ("\"a\"b {noop}hunter2 read", "followed by a blank"),
             ("anonymous {noop}hunter2 read", "anonymous has the credential -"),
+            ("anonymous - register {}", "anonymous has the credential -"),
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.contains(expected) && !error.contains("hunter2"), "{text}: {error}");

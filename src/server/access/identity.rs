@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::model::app_name;
+use crate::server::owner::Owner;
 
 /// Permission of an [`Identity`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -193,17 +194,44 @@ impl fmt::Display for Applications {
     }
 }
 
+/// Source of the name of an identity. Equal names of different sources are different identities.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Row of the policy, or code.
+    User,
+    /// Subject of a JSON Web Token.
+    #[cfg_attr(not(feature = "access"), allow(dead_code, reason = "tokens need the feature access"))]
+    Subject,
+    /// Name in a certificate.
+    Certificate,
+    /// There are no credentials.
+    Anonymous,
+}
+
+impl Kind {
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::Subject => "jwt",
+            Self::Certificate => "certificate",
+            Self::Anonymous => "anonymous",
+        }
+    }
+}
+
 /// Authenticated caller. Cheap to clone.
 ///
 /// With [access control](super::Access), each request that reaches a handler has it in its
 /// extensions. A Tower layer of the user's that authenticates callers by itself inserts one: the
-/// registry then does not look at the credentials of the request, and decides by these roles.
+/// registry then ignores the credentials of the request, and decides by these roles.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Identity(Arc<Inner>);
 
 #[derive(PartialEq, Eq)]
 struct Inner {
     name: Arc<str>,
+    /// Kind and name.
+    key: Arc<str>,
     roles: Roles,
     applications: Applications,
 }
@@ -222,11 +250,18 @@ impl Identity {
     ///
     /// It may register them even if another identity registered them first.
     pub fn with_applications<'a>(self, names: impl IntoIterator<Item = &'a str>) -> Self {
-        Self::of(self.0.name.clone(), self.0.roles, Applications::named(names))
+        let Inner { name, key, roles, .. } = &*self.0;
+        let applications = Applications::named(names);
+        Self(Arc::new(Inner { name: name.clone(), key: key.clone(), roles: *roles, applications }))
     }
 
     pub(super) fn of(name: Arc<str>, roles: Roles, applications: Applications) -> Self {
-        Self(Arc::new(Inner { name, roles, applications }))
+        Self::of_kind(Kind::User, name, roles, applications)
+    }
+
+    pub(super) fn of_kind(kind: Kind, name: Arc<str>, roles: Roles, applications: Applications) -> Self {
+        let key = format!("{}:{name}", kind.prefix()).into();
+        Self(Arc::new(Inner { name, key, roles, applications }))
     }
 
     /// Returns the name, such as that of a user.
@@ -242,6 +277,21 @@ impl Identity {
     /// Returns true if the identity has this role, or one that includes it.
     pub fn has(&self, role: Role) -> bool {
         self.0.roles.has(role)
+    }
+
+    /// Returns kind and name, such as `user:orders`.
+    pub(in crate::server) fn key(&self) -> &Arc<str> {
+        &self.0.key
+    }
+
+    pub(in crate::server) fn is_anonymous(&self) -> bool {
+        self.0.key.starts_with(Kind::Anonymous.prefix())
+    }
+
+    /// Returns the owner of the leases that the identity registers. Callers without credentials
+    /// share one identity, and so do the clients of a Spring server, which has one user.
+    pub(in crate::server) fn owner(&self) -> Owner {
+        if self.is_anonymous() || self.has(Role::Peer) { Owner::Anybody } else { Owner::Identity(self.key().clone()) }
     }
 
     pub(in crate::server) fn shared_name(&self) -> &Arc<str> {

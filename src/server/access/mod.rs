@@ -11,11 +11,12 @@
 //! | `credentials`, `certificate`, `jwt` | credentials of requests |
 //! | `control` | authentication of requests, on blocking threads where it is slow |
 //! | `recent`, `attempts` | cache of authentications; limit on failed ones |
-//! | `decision`, `owners`, `refusal` | permissions, ownership of applications, reasons of refusals |
+//! | `decision`, `claims`, `refusal` | permissions, ownership of leases, reasons of refusals |
 //! | `start`, `key_fetch` | tasks that read the files and fetch the keys again |
 
 mod attempts;
 mod certificate;
+mod claims;
 mod control;
 mod credentials;
 mod decision;
@@ -25,7 +26,6 @@ mod identity;
 mod jwt;
 #[cfg(all(feature = "access", feature = "peers"))]
 mod key_fetch;
-mod owners;
 mod password;
 mod pattern;
 mod policy;
@@ -37,12 +37,12 @@ mod start;
 mod tests;
 
 pub use self::certificate::PeerCertificate;
+pub(in crate::server) use self::claims::Claim;
 pub(in crate::server) use self::control::{AccessControl, Authentication};
-pub(in crate::server) use self::decision::{Change, Operation};
+pub(in crate::server) use self::decision::{Change, Leases, Operation, Target};
 pub use self::identity::{Identity, Role};
 #[cfg(feature = "access")]
 pub use self::jwt::JwtKeys;
-pub(in crate::server) use self::owners::{Claim, Leases};
 pub(in crate::server) use self::refusal::Refusal;
 pub use self::settings::Access;
 #[cfg(feature = "access")]

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::identity::{Applications, Identity, Pattern, Roles};
+use super::identity::{Applications, Identity, Kind, Pattern, Roles};
 use crate::model::app_name;
 
 /// Stands for the captured part in names and applications of a grant.
@@ -68,13 +68,25 @@ impl Grant {
         self.applications.iter().chain([&self.name]).any(|text| text.contains(PLACE))
     }
 
-    /// Returns the identity of a caller whose credential has this captured part.
+    /// Creates the grant of callers without credentials.
+    pub(super) fn anonymous(roles: Roles, applications: &str) -> Self {
+        Self::new(Identity::ANONYMOUS, roles, applications)
+    }
+
+    /// Returns the identity of callers without credentials.
+    pub(super) fn anonymous_identity(&self) -> Identity {
+        Identity::of_kind(Kind::Anonymous, self.name.as_str().into(), self.roles, self.applications(""))
+    }
+
+    /// Returns the identity of a caller whose credential of this kind has this captured part.
     ///
     /// The part is text from a certificate or a token. It is a single literal name, whatever it
     /// contains.
-    pub(super) fn identity(&self, captured: &str) -> Identity {
+    pub(super) fn identity(&self, kind: Kind, captured: &str) -> Identity {
+        // A name without the part is one of the policy: an identity may have several credentials.
+        let kind = if self.name.contains(PLACE) { kind } else { Kind::User };
         let name = self.name.replace(PLACE, captured);
-        Identity::of(name.into(), self.roles, self.applications(captured))
+        Identity::of_kind(kind, name.into(), self.roles, self.applications(captured))
     }
 
     fn applications(&self, captured: &str) -> Applications {
@@ -124,11 +136,11 @@ mod tests {
     fn captured_text_is_one_literal_name() {
         let grant = Grant::new("svc-{}", Roles::ALL, "{}, {}-canary");
         for hostile in ["*", "a,b", "orders *"] {
-            let identity = grant.identity(hostile);
+            let identity = grant.identity(Kind::Subject, hostile);
             assert!(!identity.applications().names("ORDERS") && !identity.applications().names("B"), "{hostile}");
         }
-        let identity = grant.identity("orders");
-        assert_eq!(identity.name(), "svc-orders");
+        let identity = grant.identity(Kind::Subject, "orders");
+        assert_eq!((identity.name(), &**identity.key()), ("svc-orders", "jwt:svc-orders"));
         assert_eq!(identity.applications().to_string(), "ORDERS,ORDERS-CANARY");
     }
 }

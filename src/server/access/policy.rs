@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::identity::{Identity, Pattern};
+use super::identity::{Identity, Kind, Pattern};
 use super::password::{Password, is_equal};
 use super::pattern::{Grant, Wild};
 
@@ -66,8 +66,9 @@ impl CertificateRule {
     /// Returns the reason for which the text is no rule.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let mut names = Vec::new();
-        for part in text.split(',').map(str::trim) {
-            let (kind, value) = part.split_once('=').unwrap_or((part, ""));
+        // A comma behind a backslash belongs to a name, as in O=Shop\, Inc.
+        for part in text.replace("\\,", "\0").split(',').map(|part| part.replace('\0', ",")) {
+            let (kind, value) = part.split_once('=').unwrap_or((&part, ""));
             let kind = kind.trim().to_ascii_uppercase();
             if !Self::KINDS.contains(&&*kind) || value.trim().is_empty() {
                 return Err(format!(
@@ -111,20 +112,27 @@ pub(super) struct Policy {
 }
 
 impl Policy {
+    /// Creates a policy of rows, and of the applications of callers without credentials.
+    pub(super) fn with_anonymous(rows: impl IntoIterator<Item = Row>, anonymous: &Grant) -> Self {
+        let mut policy = Self::new(rows);
+        policy.reserved.extend(anonymous.reserved());
+        policy
+    }
+
     pub(super) fn new(rows: impl IntoIterator<Item = Row>) -> Self {
         let mut policy = Self::default();
         for Row { grant, credential } in rows {
             policy.reserved.extend(grant.reserved());
             match credential {
                 Credential::Password(password) => {
-                    let (identity, password) = (grant.identity(""), Arc::new(password));
+                    let (identity, password) = (grant.identity(Kind::User, ""), Arc::new(password));
                     policy.memory_kib = policy.memory_kib.max(password.memory_kib());
                     if policy.slowest.as_ref().map_or(0, |slowest| slowest.cost()) < password.cost() {
                         policy.slowest = Some(password.clone());
                     }
                     policy.users.entry(grant.name).or_default().push((password, identity));
                 }
-                Credential::Token(token) => policy.tokens.push((token, grant.identity(""))),
+                Credential::Token(token) => policy.tokens.push((token, grant.identity(Kind::User, ""))),
                 Credential::Subject(subject) => policy.subjects.push((subject, grant)),
                 Credential::Certificate(rule) => policy.certificates.push((rule, grant)),
             }
@@ -157,11 +165,11 @@ impl Policy {
 
     #[cfg_attr(not(feature = "access"), allow(dead_code, reason = "tokens need the feature access"))]
     pub(super) fn subject(&self, subject: &str) -> Option<Identity> {
-        self.subjects.iter().find_map(|(wild, grant)| Some(grant.identity(wild.capture(subject)?)))
+        self.subjects.iter().find_map(|(wild, grant)| Some(grant.identity(Kind::Subject, wild.capture(subject)?)))
     }
 
     pub(super) fn certificate(&self, names: &[(String, String)]) -> Option<Identity> {
-        self.certificates.iter().find_map(|(rule, grant)| Some(grant.identity(rule.capture(names)?)))
+        self.certificates.iter().find_map(|(rule, grant)| Some(grant.identity(Kind::Certificate, rule.capture(names)?)))
     }
 
     /// Returns true if a row names the application.
@@ -186,7 +194,12 @@ mod tests {
             pairs.map(|(kind, value)| (kind.to_owned(), value.to_owned())).collect()
         };
         let rule = |text: &str| row(Credential::Certificate(CertificateRule::parse(text).unwrap()), "{}", "{}");
-        let policy = Policy::new([rule("cn=*, O=Shop"), rule("DNS=*.internal"), rule("URI=spiffe://shop/*")]);
+        let policy = Policy::new([
+            rule("cn=*, O=Shop"),
+            rule("DNS=*.internal"),
+            rule("URI=spiffe://shop/*"),
+            rule(r"CN=*, O=Shop\, Inc."),
+        ]);
         for (certificate, expected) in [
             ("CN=orders,O=Shop", Some("orders")),
             ("O=Shop,CN=orders", Some("orders")),
@@ -196,8 +209,11 @@ mod tests {
             ("URI=spiffe://shop/orders", Some("orders")),
             ("CN=spiffe://shop/orders", None),
             ("", None),
+            ("CN=orders,O=Shop; Inc.", Some("orders")),
         ] {
-            let identity = policy.certificate(&names(certificate));
+            let mut names = names(certificate);
+            names.iter_mut().for_each(|(_, value)| *value = value.replace(';', ","));
+            let identity = policy.certificate(&names);
             assert_eq!(identity.as_ref().map(Identity::name), expected, "{certificate}");
         }
     }

@@ -10,6 +10,7 @@ use super::credentials::Malformed;
 use super::identity::{Identity, Role};
 #[cfg(feature = "access")]
 use super::jwt::TokenFault;
+use crate::server::outcome::name_of;
 use crate::untrusted::Quoted;
 
 /// Reason for which a request is refused. It contains no secret.
@@ -48,8 +49,13 @@ pub(in crate::server) enum Denial {
     /// Another identity registered the application first.
     Owned {
         app: Arc<str>,
+        /// Key of the identity.
         owner: Arc<str>,
     },
+    /// The registry server itself registered the instance.
+    Server(Arc<str>),
+    /// It is not known who registered the instance.
+    Unknown(Arc<str>),
     Replication,
 }
 
@@ -68,6 +74,21 @@ impl Refusal {
             Self::TooMany(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::Forbidden { .. } => StatusCode::FORBIDDEN,
+        }
+    }
+
+    /// Returns the kind of the refusal, without names.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::Missing { .. } => "no credentials",
+            Self::Wrong { cause: Cause::Malformed(_), .. } => "malformed credentials",
+            Self::Wrong { cause: Cause::Password, .. } => "wrong password",
+            Self::Wrong { cause: Cause::ExpiredCertificate, .. } => "expired certificate",
+            Self::Wrong { .. } => "wrong token",
+            Self::TooMany(_) => "too many failed log-ins",
+            Self::Busy(why) => why,
+            Self::Forbidden { cause: Denial::Role(_) | Denial::Replication, .. } => "a role is missing",
+            Self::Forbidden { .. } => "the application has another owner",
         }
     }
 
@@ -167,8 +188,15 @@ impl fmt::Display for Refusal {
                         write!(f, "{by} may not change {}: the policy names it for another identity", Quoted(app))
                     }
                     Denial::Owned { app, owner } => {
-                        write!(f, "{by} may not change {}: {} registered it", Quoted(app), Quoted(owner))
+                        write!(f, "{by} may not change {}: {} registered it", Quoted(app), Quoted(name_of(owner)))
                     }
+                    Denial::Server(app) => write!(f, "{by} may not change {}: this server registered it", Quoted(app)),
+                    Denial::Unknown(app) => write!(
+                        f,
+                        "{by} may not change {}: it is not known who registered it. Name the application in the \
+                         policy as one of this identity (eureka.server.access.users.<name>.applications)",
+                        Quoted(app)
+                    ),
                 }
             }
         }

@@ -49,6 +49,7 @@ pub struct Access {
     rows: Vec<Row>,
     file: Option<PathBuf>,
     anonymous: Option<Roles>,
+    anonymous_applications: String,
     attempts: Option<u32>,
     /// Users of the settings, by name.
     users: BTreeMap<String, UserSettings>,
@@ -96,7 +97,7 @@ pub(in crate::server) struct JwtSettings {
 #[derive(Debug)]
 pub(super) struct Configured {
     pub(super) rows: Vec<Row>,
-    pub(super) anonymous: Roles,
+    pub(super) anonymous: Grant,
     pub(super) file: Option<(PathBuf, Vec<u8>, Users)>,
     pub(super) attempts: u32,
     #[cfg(feature = "access")]
@@ -156,12 +157,17 @@ impl Access {
         self
     }
 
-    /// Sets the applications that the identity of this name may register, which was added before. A
-    /// name may end in `*`. Nobody else may then register them.
+    /// Sets the applications that the identity of this name may register, which was added before, or
+    /// callers without credentials for `anonymous`. A name may end in `*`. Only identities with this
+    /// application may then register it.
     ///
     /// Defaults to all applications that nobody else has.
     pub fn applications<'a>(mut self, name: &str, applications: impl IntoIterator<Item = &'a str>) -> Self {
         let applications: Vec<_> = applications.into_iter().map(str::to_owned).collect();
+        if name == Identity::ANONYMOUS {
+            self.anonymous_applications = applications.join(",");
+            return self;
+        }
         let mut found = false;
         for row in self.rows.iter_mut().filter(|row| row.grant.name == name) {
             row.grant.applications.clone_from(&applications);
@@ -271,7 +277,7 @@ impl Access {
         });
         Ok(Configured {
             rows,
-            anonymous: self.anonymous.unwrap_or(Roles::NONE),
+            anonymous: Grant::anonymous(self.anonymous.unwrap_or(Roles::NONE), &self.anonymous_applications),
             file: file.transpose()?,
             attempts: self.attempts.unwrap_or(ATTEMPTS_PER_MINUTE),
             #[cfg(feature = "access")]
@@ -415,12 +421,12 @@ impl Configured {
         if self.jwt.is_some() {
             known.push("JSON Web Tokens have the roles in them".into());
         }
-        known.push(format!("{} may {}", Identity::ANONYMOUS, self.anonymous()));
+        known.push(self.anonymous().to_string());
         known.join("; ")
     }
 
-    pub(super) fn anonymous(&self) -> Roles {
-        self.file.as_ref().and_then(|(.., users)| users.anonymous).unwrap_or(self.anonymous)
+    pub(super) fn anonymous(&self) -> &Grant {
+        self.file.as_ref().and_then(|(.., users)| users.anonymous.as_ref()).unwrap_or(&self.anonymous)
     }
 }
 

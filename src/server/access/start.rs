@@ -12,11 +12,11 @@ use tracing::field::display;
 
 use super::control::AccessControl;
 use super::file;
-use super::identity::{Applications, Identity, Roles};
 #[cfg(feature = "access")]
 use super::jwt::{self, Jwt, JwtKeys, Source};
 #[cfg(all(feature = "access", feature = "peers"))]
 use super::key_fetch::{KeyFetch, keys_uri};
+use super::pattern::Grant;
 use super::policy::{Policy, Row};
 use super::settings::{Access, Configured, parse_file, read_file};
 use crate::server::audit::{self, Lasting, Ongoing, Quoted};
@@ -62,13 +62,13 @@ impl Access {
     ) -> Result<Started, String> {
         let configured = self.configured()?;
         let summary = configured.summary();
-        let anonymous = anonymous(configured.anonymous());
-        let Configured { rows, file, attempts, anonymous: anonymous_roles, .. } = configured;
+        let anonymous = configured.anonymous().clone();
+        let Configured { rows, file, attempts, anonymous: default_anonymous, .. } = configured;
         let (path, bytes, file_users) = match file {
             Some((path, bytes, users)) => (Some(path), bytes, users),
             None => (None, Vec::new(), file::Users::default()),
         };
-        let policy = Policy::new(rows.iter().chain(&file_users.rows).cloned());
+        let policy = Policy::with_anonymous(rows.iter().chain(&file_users.rows).cloned(), &anonymous);
         #[cfg(feature = "access")]
         let (jwt, key_file) = match configured.jwt.map(keyed).transpose()? {
             Some((jwt, key_file)) => (Some(jwt), key_file),
@@ -76,13 +76,13 @@ impl Access {
         };
         let control = Arc::new(AccessControl::new(
             policy,
-            anonymous,
+            anonymous.anonymous_identity(),
             attempts,
             #[cfg(feature = "access")]
             jwt,
         ));
         let mut tasks = JoinSet::new();
-        let users = UsersFile { rows, anonymous: anonymous_roles, users: file_users };
+        let users = UsersFile { rows, anonymous: default_anonymous, users: file_users };
         let files = Files {
             control: control.clone(),
             users: path.map(|path| (Watched::new(path, bytes), users)),
@@ -97,10 +97,6 @@ impl Access {
         }
         Ok(Started { control, tasks, summary })
     }
-}
-
-fn anonymous(roles: Roles) -> Identity {
-    Identity::of(Identity::ANONYMOUS.into(), roles, Applications::default())
 }
 
 /// Path of a file and its content.
@@ -147,13 +143,20 @@ impl Watched {
         Self { path, bytes, next: None, fault: Ongoing::default() }
     }
 
-    /// Reads the file. If its content changed, `apply` puts it in force.
-    async fn read(&mut self, max_bytes: usize, what: &str, apply: impl FnOnce(&[u8]) -> Result<Applied, String>) {
+    /// Reads the file. If its content changed, `apply` puts it in force, at once if the file is known to
+    /// be complete.
+    async fn read(
+        &mut self,
+        max_bytes: usize,
+        what: &str,
+        is_complete: bool,
+        apply: impl FnOnce(&[u8]) -> Result<Applied, String>,
+    ) {
         let path = self.path.clone();
         let read = offload(move || read_file(&path, max_bytes)).await;
         let applied = match read {
             Ok(bytes) if bytes == self.bytes => Ok(None),
-            Ok(bytes) if self.next.as_ref() != Some(&bytes) => {
+            Ok(bytes) if !is_complete && self.next.as_ref() != Some(&bytes) => {
                 self.next = Some(bytes);
                 return;
             }
@@ -203,15 +206,20 @@ impl fmt::Display for Names {
 /// Part of the policy that does not come from the file, and the content of the file in force.
 struct UsersFile {
     rows: Vec<Row>,
-    anonymous: Roles,
+    anonymous: Grant,
     users: file::Users,
 }
 
 impl UsersFile {
     /// Puts the new content of the file in force.
     fn replace(&mut self, users: file::Users, control: &AccessControl) -> Applied {
-        let policy = Policy::new(self.rows.iter().chain(&users.rows).cloned());
-        control.set_policy(policy, anonymous(users.anonymous.unwrap_or(self.anonymous)));
+        let anonymous = users.anonymous.as_ref().unwrap_or(&self.anonymous);
+        let policy = Policy::with_anonymous(self.rows.iter().chain(&users.rows).cloned(), anonymous);
+        let was_open = control.may_anonymous_write();
+        control.set_policy(policy, anonymous.anonymous_identity());
+        if control.may_anonymous_write() && !was_open {
+            tracing::warn!("everybody who reaches this server may change the registry, as the file of users says");
+        }
         let old = std::mem::replace(&mut self.users, users);
         let new = &self.users;
         Applied {
@@ -232,9 +240,9 @@ impl UsersFile {
         let is_known = |row: &&Row| known.get(&*row.grant.name).is_some_and(|rows| rows.contains(row));
         let mut names: Vec<_> =
             users.rows.iter().filter(|row| !is_known(row)).map(|row| row.grant.to_string()).collect();
-        let [roles, others] = [users, other].map(|users| users.anonymous.unwrap_or(self.anonymous));
-        if roles != others {
-            names.push(format!("{} may {roles}", Identity::ANONYMOUS));
+        let [grant, before] = [users, other].map(|users| users.anonymous.as_ref().unwrap_or(&self.anonymous));
+        if grant != before {
+            names.push(grant.to_string());
         }
         Names(names)
     }
@@ -253,12 +261,15 @@ impl Files {
         let mut ticks = interval_at(Instant::now() + FILE_INTERVAL, FILE_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            ticks.tick().await;
             let control = &self.control;
+            let is_complete = tokio::select! {
+                _ = ticks.tick() => false,
+                () = control.reload.notified() => true,
+            };
             control.flush_log();
             if let Some((file, users)) = &mut self.users {
                 let apply = |bytes: &[u8]| Ok(users.replace(parse_file(bytes)?, control));
-                file.read(file::MAX_BYTES, "users", apply).await;
+                file.read(file::MAX_BYTES, "users", is_complete, apply).await;
             }
             #[cfg(feature = "access")]
             if let (Some(file), Some(jwt)) = (&mut self.keys, &control.jwt) {
@@ -268,8 +279,77 @@ impl Files {
                     control.forget_tokens();
                     Ok(Applied { before, after, added: None, removed: None })
                 };
-                file.read(jwt::MAX_BYTES, "keys of tokens", apply).await;
+                file.read(jwt::MAX_BYTES, "keys of tokens", is_complete, apply).await;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    /// File in the folder for temporary files, which is removed at the end.
+    struct TempFile(PathBuf);
+
+    impl TempFile {
+        fn new(name: &str) -> Self {
+            Self(std::env::temp_dir().join(format!("tower-eureka-access-{name}-{}", std::process::id())))
+        }
+
+        fn write(&self, text: &str) {
+            std::fs::write(&self.0, text).unwrap();
+        }
+    }
+
+    impl Drop for TempFile {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+
+    #[tokio::test]
+    async fn changed_file_takes_effect_once_two_reads_agree_or_if_it_is_complete() {
+        let file = TempFile::new("twice");
+        let (mut watched, applied) = (Watched::new(file.0.clone(), b"a".to_vec()), RefCell::new(Vec::new()));
+        for (text, is_complete, expected) in [
+            ("a", false, ""),
+            ("b", false, ""),
+            ("b", false, "b"),
+            ("c", false, ""),
+            ("d", false, ""),
+            ("b", false, ""),
+            ("d", false, ""),
+            ("d", false, "d"),
+            ("d", true, ""),
+            ("e", true, "e"),
+        ] {
+            file.write(text);
+            let apply = |bytes: &[u8]| {
+                applied.borrow_mut().extend_from_slice(bytes);
+                Ok(Applied { before: 1, after: 1, added: None, removed: None })
+            };
+            watched.read(10, "users", is_complete, apply).await;
+            assert_eq!(applied.take(), expected.as_bytes(), "{text} {is_complete}");
+        }
+    }
+
+    #[tokio::test]
+    async fn reload_reads_the_users_at_once() {
+        let file = TempFile::new("reload");
+        file.write("a {noop}pass-a read\n");
+        let server = crate::EurekaServer::builder().access(Access::new().users_file(&file.0)).build().unwrap();
+        let control = server.state.access().unwrap().clone();
+        file.write("anonymous - register\nb {noop}pass-b read\n");
+        assert!(!control.may_anonymous_write());
+        server.reload().await;
+        let applied = async {
+            while !control.may_anonymous_write() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), applied).await.unwrap();
     }
 }

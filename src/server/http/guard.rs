@@ -2,6 +2,7 @@
 //! to refused requests.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -17,9 +18,12 @@ use super::path::innermost;
 use super::state::ServerState;
 use super::{intake, refusals, source};
 use crate::model::app_name;
-use crate::server::access::{AccessControl, Authentication, Change, Claim, Identity, Leases, Operation, Refusal};
-use crate::server::audit::Quoted;
+use crate::server::access::{
+    AccessControl, Authentication, Change, Claim, Identity, Leases, Operation, Refusal, Target,
+};
+use crate::server::audit::{self, Quoted};
 use crate::server::outcome::Origin;
+use crate::server::owner::Owner;
 use crate::server::registry::Registry;
 
 /// Resource of a route, as far as permissions depend on it.
@@ -38,7 +42,7 @@ pub(super) enum Resource {
 }
 
 impl Resource {
-    fn operation<'a>(self, method: &Method, app: &'a str) -> Operation<'a> {
+    fn operation<'a>(self, method: &Method, target: Target<'a>) -> Operation<'a> {
         let change = match (self, method.as_str()) {
             (Self::Batch, _) => return Operation::Replicate,
             #[cfg(feature = "page")]
@@ -50,13 +54,17 @@ impl Resource {
             (Self::Property, _) => Change::Modify,
             _ => return Operation::Operate,
         };
-        Operation::Change(change, app)
+        Operation::Change(change, target)
     }
 }
 
 impl Leases for Registry {
-    fn has(&self, app: &str) -> bool {
-        self.has_application(app)
+    fn owner(&self, app: &str, id: &str) -> Option<Owner> {
+        self.owner_of(app, id)
+    }
+
+    fn owners(&self, app: &str) -> Vec<Owner> {
+        self.owners_of(app)
     }
 }
 
@@ -108,8 +116,10 @@ async fn check(State((server, resource)): State<(ServerState, Resource)>, reques
         Err(refusal) => return refuse(&server, &parts, body, &refusal).await,
     };
     let params = RawPathParams::from_request_parts(&mut parts, &()).await;
-    let app = params.map_or_else(|_| Arc::from(""), |params| app_name(innermost(&params, "app")));
-    let operation = resource.operation(&parts.method, &app);
+    let app = params.as_ref().map_or_else(|_| Arc::from(""), |params| app_name(innermost(params, "app")));
+    let id = params.as_ref().map_or("", |params| innermost(params, "id"));
+    let target = Target { app: &app, id: Some(id).filter(|id| !id.is_empty()) };
+    let operation = resource.operation(&parts.method, target);
     if let Err(refusal) = decide(&server, access, &identity, operation, &parts.headers) {
         return refuse(&server, &parts, body, &refusal).await;
     }
@@ -140,27 +150,41 @@ pub(super) fn decide(
     access.decide(identity, operation, is_replica, &**server.registry())
 }
 
-/// Makes the caller the owner of an application, as long as its registration is being applied.
+/// Decides about the change of an instance once its body was read, since another identity may have
+/// registered the instance meanwhile. The change must be applied while the claim is held.
 ///
 /// # Errors
-/// Returns the reason if another identity was faster.
-pub(super) fn claim<'s>(server: &'s ServerState, parts: &Parts, app: &str) -> Result<Option<Claim<'s>>, Refusal> {
+/// Returns the response to a caller that may not change the instance.
+pub(super) fn claim<'s>(
+    server: &'s ServerState,
+    parts: &Parts,
+    change: Change,
+    app: &str,
+    id: &str,
+) -> Result<Option<Claim<'s>>, Box<Response>> {
     let (Some(access), Some(identity)) = (server.access(), parts.extensions.get::<Identity>()) else { return Ok(None) };
     let is_replica = source::origin(&parts.headers) == Origin::Replica;
-    access.claim(identity, app, is_replica, &**server.registry()).map(Some)
+    let operation = Operation::Change(change, Target { app, id: Some(id) });
+    let claim = access.claim(identity, operation, is_replica, &**server.registry());
+    claim.map_err(|refusal| Box::new(refused(server, parts, &refusal)))
 }
+
+/// Maximum time for the rest of the body of a refused request. A client that is still sending then
+/// may not see the response, since the connection is closed.
+const REFUSED_BODY_TIME: Duration = Duration::from_secs(1);
 
 /// Logs a refusal, reads the body of the request so that the connection can be used again, and
 /// returns the response.
 pub(super) async fn refuse(server: &ServerState, parts: &Parts, body: Body, refusal: &Refusal) -> Response {
-    intake::ignore(server.intake(), body).await;
+    intake::ignore_within(REFUSED_BODY_TIME, body).await;
     refused(server, parts, refusal)
 }
 
 /// Logs a refusal and returns the response.
 pub(super) fn refused(server: &ServerState, parts: &Parts, refusal: &Refusal) -> Response {
     let status = refusal.status();
-    let suppressed = server.access().and_then(|access| access.log(refusal, &refusals::host(parts)));
+    let address = audit::address(&parts.extensions).map(|address| address.ip());
+    let suppressed = server.access().and_then(|access| access.log(refusal, address));
     if let Some(suppressed) = suppressed {
         let origin = refusals::caller(parts);
         let (method, path) = (Quoted(parts.method.as_str()), Quoted(parts.uri.path()));
@@ -188,20 +212,21 @@ mod tests {
 
     #[test]
     fn operation_depends_on_resource_and_method() {
+        const TARGET: Target<'_> = Target { app: "A", id: Some("i") };
         for (resource, method, expected) in [
             (Resource::Application, Method::GET, Operation::Read),
-            (Resource::Application, Method::POST, Operation::Change(Change::Register, "A")),
+            (Resource::Application, Method::POST, Operation::Change(Change::Register, TARGET)),
             (Resource::Application, Method::PUT, Operation::Operate),
-            (Resource::Instance, Method::PUT, Operation::Change(Change::Renew, "A")),
-            (Resource::Instance, Method::DELETE, Operation::Change(Change::Cancel, "A")),
+            (Resource::Instance, Method::PUT, Operation::Change(Change::Renew, TARGET)),
+            (Resource::Instance, Method::DELETE, Operation::Change(Change::Cancel, TARGET)),
             (Resource::Instance, Method::PATCH, Operation::Operate),
-            (Resource::Property, Method::DELETE, Operation::Change(Change::Modify, "A")),
+            (Resource::Property, Method::DELETE, Operation::Change(Change::Modify, TARGET)),
             (Resource::Batch, Method::GET, Operation::Replicate),
             (Resource::Batch, Method::POST, Operation::Replicate),
             (Resource::Other, Method::HEAD, Operation::Read),
             (Resource::Other, Method::POST, Operation::Operate),
         ] {
-            assert_eq!(resource.operation(&method, "A"), expected, "{resource:?} {method}");
+            assert_eq!(resource.operation(&method, TARGET), expected, "{resource:?} {method}");
         }
     }
 

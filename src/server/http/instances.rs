@@ -21,6 +21,7 @@ use super::response::{self, Format};
 use super::scope::{self, Scope};
 use super::source;
 use crate::model::{self, DataCenter, Instance, InstanceStatus, MAX_METADATA_ENTRIES};
+use crate::server::access::Change;
 use crate::server::audit::{self, Caller, Quoted};
 use crate::server::http::state::ServerState;
 use crate::server::outcome::{Origin, Refused, Renewal};
@@ -67,9 +68,9 @@ pub(super) async fn register(
     };
     match valid(instance, &app) {
         Ok(instance) => {
-            let _claim = match guard::claim(&server, &parts, &app) {
+            let _claim = match guard::claim(&server, &parts, Change::Register, &app, instance.id()) {
                 Ok(claim) => claim,
-                Err(refusal) => return guard::refused(&server, &parts, &refusal),
+                Err(response) => return *response,
             };
             let caller = Caller::of(source::origin(&parts.headers), &parts.extensions);
             match server.node().register(instance, &caller) {
@@ -221,6 +222,10 @@ pub(super) async fn cancel(
 ) -> Response {
     let (parts, body) = request.into_parts();
     intake::ignore(server.intake(), body).await;
+    let _claim = match guard::claim(&server, &parts, Change::Cancel, &app, &id) {
+        Ok(claim) => claim,
+        Err(response) => return *response,
+    };
     let caller = Caller::of(source::origin(&parts.headers), &parts.extensions);
     let found = server.node().cancel(&app, &id, &caller);
     if !found {
@@ -258,6 +263,10 @@ async fn change_override(
 ) -> Response {
     let (parts, body) = request.into_parts();
     intake::ignore(server.intake(), body).await;
+    let _claim = match guard::claim(server, &parts, Change::Modify, &app, &id) {
+        Ok(claim) => claim,
+        Err(response) => return *response,
+    };
     let caller = Caller::of(source::origin(&parts.headers), &parts.extensions);
     let refused = |response: Response, reason: &dyn Display| server.refusals().response(&parts, response, reason);
     let absent = || refused(scope::absent(server, &app, &id), &UNKNOWN_INSTANCE);
@@ -305,6 +314,10 @@ pub(super) async fn merge_metadata(
         let reason = format!("more than {MAX_METADATA_ENTRIES} metadata entries");
         return refused((StatusCode::PAYLOAD_TOO_LARGE, reason.clone()).into_response(), &reason);
     }
+    let _claim = match guard::claim(&server, &parts, Change::Modify, &app, &id) {
+        Ok(claim) => claim,
+        Err(response) => return *response,
+    };
     match server.node().merge_metadata(&app, &id, entries, &caller) {
         Ok(true) => StatusCode::OK.into_response(),
         Ok(false) => refused(scope::absent(&server, &app, &id), &UNKNOWN_INSTANCE),

@@ -337,6 +337,11 @@ pub(super) async fn receive(body: Body, limit: usize, charge: &mut Charge) -> Re
 /// Reads and discards a body without a meaning, so that the connection can be reused. Jersey
 /// clients send `{}` with each heartbeat.
 pub(super) async fn ignore(intake: &Intake, body: Body) {
+    ignore_within(intake.timeout, body).await;
+}
+
+/// Discards the body of a refused request as [`ignore`] does, within this time.
+pub(super) async fn ignore_within(time: Duration, body: Body) {
     if body.is_end_stream() {
         return;
     }
@@ -344,7 +349,7 @@ pub(super) async fn ignore(intake: &Intake, body: Body) {
     // Nearly all bodies have arrived together with the head. They need no timer.
     let is_done = poll_fn(|cx| Poll::Ready(discarded.as_mut().poll(cx).is_ready())).await;
     if !is_done {
-        let _ = timeout(intake.timeout, discarded).await;
+        let _ = timeout(time, discarded).await;
     }
 }
 

@@ -21,7 +21,8 @@ use crate::model::{
 };
 use crate::server::audit::{self, Caller, Quoted};
 use crate::server::http::state::ServerState;
-use crate::server::outcome::{Effect, Origin, RegisterOutcome, Renewal};
+use crate::server::outcome::{Effect, Origin, RegisterOutcome, Registrant, Renewal};
+use crate::server::owner::{Owner, Owners};
 use crate::server::unsent::Unsent;
 use crate::server::view::weight;
 
@@ -58,7 +59,8 @@ pub(super) async fn batch(
         Err(refusal) => return refused(refusal.response(), &refusal),
     };
     let caller = Caller::of(Origin::Replica, &parts.extensions);
-    match decode_and_apply(&server, document, caller).await {
+    let owners = server.access().map(|_| Owners::of(&parts.headers)).unwrap_or_default();
+    match decode_and_apply(&server, document, caller, owners).await {
         Ok(Ok((changes, response))) => {
             changes.log(&parts);
             response::json(response.into())
@@ -87,15 +89,16 @@ async fn decode_and_apply(
     server: &ServerState,
     document: Document,
     caller: Caller,
+    owners: Owners,
 ) -> Result<Result<(BatchChanges, Vec<u8>), DecodeError>, Refusal> {
     let (intake, receiver, is_long) = (server.intake(), server.clone(), document.is_long());
-    let sender = caller.clone();
+    let (sender, known) = (caller.clone(), owners.clone());
     let decode = move |body: &[u8]| -> Result<Decoded, DecodeError> {
         let items = model::batch(body)?;
         if !is_long && items.iter().filter(|item| is_change(item)).count() > FEW_CHANGES {
             return Ok(Decoded::Pending(items));
         }
-        let (changes, response) = apply(receiver, sender, items);
+        let (changes, response) = apply(receiver, sender, known, items);
         Ok(Decoded::Applied(changes, response))
     };
     let (decoded, charge) = document.decode(intake, MAX_VALUES, decode).await?;
@@ -106,7 +109,7 @@ async fn decode_and_apply(
     };
     let (source, receiver) = (charge.source(), server.clone());
     let work = move || {
-        let applied = apply(receiver, caller, items);
+        let applied = apply(receiver, caller, owners, items);
         drop(charge);
         applied
     };
@@ -124,7 +127,7 @@ fn is_change(BatchItem { item, .. }: &BatchItem) -> bool {
 }
 
 /// Applies the items of a batch. Returns the counted changes and the response.
-fn apply(server: ServerState, caller: Caller, items: Vec<BatchItem>) -> (BatchChanges, Vec<u8>) {
+fn apply(server: ServerState, caller: Caller, owners: Owners, items: Vec<BatchItem>) -> (BatchChanges, Vec<u8>) {
     server.node().follow_wall_clock();
     let mut results = Vec::with_capacity(items.len());
     // Only the copies depend on the budget of unsent bytes. The results are always sent, since the
@@ -132,8 +135,8 @@ fn apply(server: ServerState, caller: Caller, items: Vec<BatchItem>) -> (BatchCh
     let mut copies = Copies::default();
     let unsent = server.unsent().clone();
     let mut changes = BatchChanges::new(server, caller);
-    for item in items {
-        let mut result = changes.apply(item);
+    for (item, owner) in items.into_iter().zip(owners.into_each()) {
+        let mut result = changes.apply(item, owner);
         result.entity = result.entity.filter(|newer| copies.add(newer, &unsent));
         results.push(result);
     }
@@ -212,7 +215,7 @@ impl BatchChanges {
         Self { server, caller, registered: 0, cancelled: 0, overrides: 0, invalid: 0, reason: None }
     }
 
-    fn apply(&mut self, BatchItem { item, too_much_metadata }: BatchItem) -> ReplicationResult {
+    fn apply(&mut self, BatchItem { item, too_much_metadata }: BatchItem, owner: Owner) -> ReplicationResult {
         let (registry, now) = (self.server.registry(), self.server.now());
         let (Some(action), Some(app)) = (item.action, &item.app) else { return failed() };
         let app = app_name(app);
@@ -226,7 +229,7 @@ impl BatchChanges {
                     return result(StatusCode::PAYLOAD_TOO_LARGE);
                 }
                 let status = match valid(instance, &app) {
-                    Ok(instance) => self.register(instance),
+                    Ok(instance) => self.register(instance, owner),
                     // Java ignores an invalid registration without an error, and so does the
                     // sender.
                     Err(reason) => {
@@ -237,6 +240,7 @@ impl BatchChanges {
                 result(status)
             }
             ReplicationAction::Heartbeat => {
+                registry.learn_owner(&app, id, &owner);
                 match registry.renew(&app, id, item.last_dirty_timestamp, Origin::Replica, now) {
                     Renewal::Renewed => result(StatusCode::OK),
                     Renewal::NotFound => result(StatusCode::NOT_FOUND),
@@ -277,9 +281,10 @@ impl BatchChanges {
         }
     }
 
-    fn register(&mut self, instance: Instance) -> StatusCode {
+    fn register(&mut self, instance: Instance, owner: Owner) -> StatusCode {
+        let registrant = Registrant { owner, ..self.caller.registrant() };
         let (app, id) = (instance.app.clone(), instance.id().to_owned());
-        match self.server.registry().register(instance, self.caller.registrant(), self.server.now()) {
+        match self.server.registry().register(instance, registrant, self.server.now()) {
             Ok(registered) => {
                 self.registered +=
                     usize::from(matches!(registered.outcome, RegisterOutcome::New | RegisterOutcome::Changed));

@@ -25,7 +25,7 @@ use super::path::{App, Target, upper};
 use super::response::{ListRequest, NotAcceptable};
 use super::scope::Scope;
 use super::{applications, fallback, guard, instances, operation, throttle};
-use crate::server::access::{Authentication, Change, Identity, Operation, Refusal, Role};
+use crate::server::access::{self, Authentication, Change, Identity, Operation, Refusal, Role};
 use crate::server::http::state::ServerState;
 use crate::server::metrics::{OperationLabel, Started, Timer};
 use crate::server::response_cache::List;
@@ -239,8 +239,8 @@ impl<'a> FastPath<'a> {
     fn access(&self) -> Operation<'_> {
         match self {
             Self::List(_) => Operation::Read,
-            Self::Heartbeat { app, .. } => Operation::Change(Change::Renew, app),
-            Self::Registration { app } => Operation::Change(Change::Register, app),
+            Self::Heartbeat { app, id } => Operation::Change(Change::Renew, access::Target { app, id: Some(id) }),
+            Self::Registration { app } => Operation::Change(Change::Register, access::Target { app, id: None }),
         }
     }
 

@@ -5,6 +5,7 @@ use super::now::Now;
 use super::rules;
 use crate::model::{Instance, InstanceStatus, LeaseInfo};
 use crate::server::outcome::{Origin, Registrant};
+use crate::server::owner::Owner;
 use crate::server::view::Record;
 
 /// Time after which an override that nobody has read is dropped.
@@ -109,6 +110,10 @@ impl Lease {
     /// Returns the sender of the registration.
     pub(super) fn registrant(&self) -> &Registrant {
         &self.registrant
+    }
+
+    pub(super) fn set_owner(&mut self, owner: Owner) {
+        self.registrant.owner = owner;
     }
 
     /// Returns the time that the expiry counts from.

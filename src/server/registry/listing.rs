@@ -378,11 +378,6 @@ impl Listing {
             .clone()
     }
 
-    /// Returns true if the application has at least one instance.
-    pub(super) fn has_application(&self, name: &str) -> bool {
-        self.lock().applications.contains_key(name)
-    }
-
     pub(in crate::server) fn application(&self, name: &str) -> Option<Arc<AppView>> {
         let mut published = self.lock();
         let name = published.applications.get_key_value(name)?.0.clone();

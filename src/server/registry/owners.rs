@@ -1,24 +1,35 @@
-//! Numbers of instances and applications of each identity, for the limits on them.
+//! Owners of the leases by application, and numbers of instances and applications of each identity
+//! for the limits on them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::settings::Settings;
-use crate::server::outcome::Refused;
+use crate::server::outcome::{Origin, Refused, Registrant};
+use crate::server::owner::Owner;
 use crate::sync::Mutex;
 
-/// Registrations of each identity. Nothing is counted without limits.
+/// Registrations of each identity. Nothing is recorded without limits and access control.
 #[derive(Debug)]
 pub(super) struct Owners {
     instances: usize,
     applications: usize,
     is_limited: bool,
-    owned: Mutex<HashMap<Arc<str>, Owned>>,
+    is_tracked: bool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Registrations by identity.
+    counted: HashMap<Arc<str>, Counted>,
+    /// Owners of the leases of each application, with their numbers.
+    by_app: HashMap<Arc<str>, Vec<(Owner, usize)>>,
 }
 
 /// Registrations of one identity.
 #[derive(Debug, Default)]
-struct Owned {
+struct Counted {
     instances: usize,
     /// Number of instances by application.
     applications: HashMap<Arc<str>, usize>,
@@ -31,24 +42,55 @@ impl Owners {
             instances: instances.unwrap_or(usize::MAX),
             applications: applications.unwrap_or(usize::MAX),
             is_limited: instances.is_some() || applications.is_some(),
-            owned: Mutex::default(),
+            is_tracked: settings.tracks_owners,
+            state: Mutex::default(),
         }
     }
 
-    /// Moves an instance of this application from one identity to another, if there are any.
-    /// Changes nothing if the new one has reached a limit.
+    /// Records that an instance of this application changes from one registrant to another, if there
+    /// are any. Changes nothing if the new one has reached a limit.
     pub(super) fn transfer(
         &self,
+        from: Option<&Registrant>,
+        to: Option<&Registrant>,
+        app: &Arc<str>,
+    ) -> Result<(), Refused> {
+        if !self.is_limited && !self.is_tracked {
+            return Ok(());
+        }
+        let mut state = self.state.lock();
+        if self.is_limited {
+            self.count(&mut state.counted, from.and_then(counted), to.and_then(counted), app)?;
+        }
+        if self.is_tracked {
+            state.track(from.map(|from| &from.owner), to.map(|to| &to.owner), app);
+        }
+        Ok(())
+    }
+
+    /// Records the end of an instance of this application.
+    pub(super) fn release(&self, from: &Registrant, app: &Arc<str>) {
+        self.transfer(Some(from), None, app).expect("only a new identity has a limit");
+    }
+
+    /// Returns the different owners of the leases of an application.
+    pub(super) fn of(&self, app: &str) -> Vec<Owner> {
+        let state = self.state.lock();
+        state.by_app.get(app).map_or_else(Vec::new, |owners| owners.iter().map(|(owner, _)| owner.clone()).collect())
+    }
+
+    fn count(
+        &self,
+        counted: &mut HashMap<Arc<str>, Counted>,
         from: Option<&Arc<str>>,
         to: Option<&Arc<str>>,
         app: &Arc<str>,
     ) -> Result<(), Refused> {
-        if !self.is_limited || from == to {
+        if from == to {
             return Ok(());
         }
-        let mut owned = self.owned.lock();
         if let Some(to) = to {
-            let known = owned.get(to);
+            let known = counted.get(to);
             if known.map_or(0, |known| known.instances) >= self.instances {
                 return Err(Refused::IdentityInstances(self.instances));
             }
@@ -56,12 +98,12 @@ impl Owners {
             if is_new && known.map_or(0, |known| known.applications.len()) >= self.applications {
                 return Err(Refused::IdentityApplications(self.applications));
             }
-            let owned = owned.entry(to.clone()).or_default();
-            owned.instances += 1;
-            *owned.applications.entry(app.clone()).or_default() += 1;
+            let known = counted.entry(to.clone()).or_default();
+            known.instances += 1;
+            *known.applications.entry(app.clone()).or_default() += 1;
         }
         if let Some(from) = from
-            && let Some(known) = owned.get_mut(from)
+            && let Some(known) = counted.get_mut(from)
         {
             known.instances -= 1;
             if let Some(instances) = known.applications.get_mut(app) {
@@ -71,28 +113,57 @@ impl Owners {
                 }
             }
             if known.instances == 0 {
-                owned.remove(from);
+                counted.remove(from);
             }
         }
         Ok(())
     }
+}
 
-    /// Removes an instance of this application from its identity.
-    pub(super) fn release(&self, from: Option<&Arc<str>>, app: &Arc<str>) {
-        self.transfer(from, None, app).expect("only a new identity has a limit");
+impl State {
+    fn track(&mut self, from: Option<&Owner>, to: Option<&Owner>, app: &Arc<str>) {
+        if from == to {
+            return;
+        }
+        let owners = self.by_app.entry(app.clone()).or_default();
+        if let Some(to) = to {
+            match owners.iter_mut().find(|(owner, _)| owner == to) {
+                Some((_, leases)) => *leases += 1,
+                None => owners.push((to.clone(), 1)),
+            }
+        }
+        if let Some(at) = from.and_then(|from| owners.iter().position(|(owner, _)| owner == from)) {
+            owners[at].1 -= 1;
+            if owners[at].1 == 0 {
+                owners.swap_remove(at);
+            }
+        }
+        if owners.is_empty() {
+            self.by_app.remove(app);
+        }
     }
+}
+
+/// Returns the identity that an instance counts for: what a peer replicates counts for nobody here.
+fn counted(registrant: &Registrant) -> Option<&Arc<str>> {
+    registrant.identity.as_ref().filter(|_| registrant.origin == Origin::Client)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn registrant(origin: Origin, name: &str) -> Registrant {
+        let key: Arc<str> = format!("user:{name}").into();
+        Registrant { identity: Some(key.clone()), owner: Owner::Identity(key), ..origin.into() }
+    }
+
     #[test]
     fn identity_is_limited_in_instances_and_applications_and_released_ones_count_no_more() {
         let owners = Owners::new(&Settings { identity_limits: [Some(3), Some(2)], ..Settings::default() });
-        let [alice, bob] = ["alice", "bob"].map(Arc::<str>::from);
+        let [alice, bob] = ["alice", "bob"].map(|name| registrant(Origin::Client, name));
         let [a, b, c] = ["A", "B", "C"].map(Arc::<str>::from);
-        let add = |who: &Arc<str>, app| owners.transfer(None, Some(who), app);
+        let add = |who: &Registrant, app| owners.transfer(None, Some(who), app);
         add(&alice, &a).unwrap();
         add(&alice, &b).unwrap();
         assert_eq!(add(&alice, &c), Err(Refused::IdentityApplications(2)));
@@ -104,8 +175,40 @@ mod tests {
         owners.transfer(Some(&alice), Some(&bob), &b).unwrap();
         add(&alice, &c).unwrap();
         for (who, app) in [(&alice, &a), (&alice, &a), (&alice, &c), (&bob, &b), (&bob, &c)] {
-            owners.release(Some(who), app);
+            owners.release(who, app);
         }
-        assert!(owners.owned.lock().is_empty());
+        assert!(owners.state.lock().counted.is_empty());
+    }
+
+    #[test]
+    fn replicated_instances_do_not_count_for_the_identity_of_the_peer() {
+        let owners = Owners::new(&Settings { identity_limits: [Some(1), Some(1)], ..Settings::default() });
+        let [peer, client] = [Origin::Replica, Origin::Client].map(|origin| registrant(origin, "node"));
+        for app in ["A", "B", "C"] {
+            owners.transfer(None, Some(&peer), &app.into()).unwrap();
+        }
+        owners.transfer(Some(&peer), Some(&client), &"A".into()).unwrap();
+        assert_eq!(owners.transfer(None, Some(&client), &"A".into()), Err(Refused::IdentityInstances(1)));
+        owners.release(&client, &"A".into());
+        owners.release(&peer, &"B".into());
+        assert!(owners.state.lock().counted.is_empty());
+    }
+
+    #[test]
+    fn owners_of_an_application_are_those_of_its_leases() {
+        let owners = Owners::new(&Settings { tracks_owners: true, ..Settings::default() });
+        let [alice, bob] = ["alice", "bob"].map(|name| registrant(Origin::Client, name));
+        let app: Arc<str> = "A".into();
+        for (from, to, expected) in [
+            (None, Some(&alice), &[&alice][..]),
+            (None, Some(&alice), &[&alice]),
+            (Some(&alice), Some(&bob), &[&alice, &bob]),
+            (Some(&alice), None, &[&bob]),
+            (Some(&bob), None, &[]),
+        ] {
+            owners.transfer(from, to, &app).unwrap();
+            assert_eq!(owners.of("A"), expected.iter().map(|who| who.owner.clone()).collect::<Vec<_>>());
+        }
+        assert!(owners.state.lock().by_app.is_empty());
     }
 }

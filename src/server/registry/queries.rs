@@ -17,6 +17,7 @@ use crate::server::events::ServerEvents;
 use crate::server::outcome::Refused;
 #[cfg(test)]
 use crate::server::outcome::Registrant;
+use crate::server::owner::Owner;
 use crate::server::view::{AppView, Snapshot};
 
 impl Registry {
@@ -36,6 +37,29 @@ impl Registry {
             }
             app = self.listing.application_of(id, Some(&app))?;
         }
+    }
+
+    /// Returns the owner of a lease, or `None` if there is no such lease.
+    pub(in crate::server) fn owner_of(&self, app: &str, id: &str) -> Option<Owner> {
+        self.shards.shard(app, id).read().get(app, id).map(|lease| lease.registrant().owner.clone())
+    }
+
+    /// Returns the different owners of the leases of an application.
+    pub(in crate::server) fn owners_of(&self, app: &str) -> Vec<Owner> {
+        self.owners.of(app)
+    }
+
+    /// Records the owner that a peer knows, if it is unknown here.
+    pub(in crate::server) fn learn_owner(&self, app: &str, id: &str, owner: &Owner) {
+        if !owner.is_known() || self.owner_of(app, id).is_none_or(|known| known.is_known()) {
+            return;
+        }
+        let mut leases = self.shards.write(app, id);
+        let Some(lease) = leases.get_mut(app, id).filter(|lease| !lease.registrant().owner.is_known()) else { return };
+        let before = lease.registrant().clone();
+        lease.set_owner(owner.clone());
+        let (after, app) = (lease.registrant(), &lease.instance().app);
+        self.owners.transfer(Some(&before), Some(after), app).expect("the identity is the same");
     }
 
     /// Returns the sender of the registration that an instance has.
@@ -75,11 +99,6 @@ impl Registry {
     /// Returns an application with at least one instance.
     pub(in crate::server) fn application(&self, name: &str) -> Option<Arc<AppView>> {
         self.listing.application(name)
-    }
-
-    /// Returns true if the application has at least one instance.
-    pub(in crate::server) fn has_application(&self, name: &str) -> bool {
-        self.listing.has_application(name)
     }
 
     /// Returns the published state.

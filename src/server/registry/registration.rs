@@ -121,9 +121,7 @@ impl Registry {
         };
         let mut lease = Lease::new(instance, registrant, overridden, duration_secs, up_since, since, at);
         let old = leases.get(&app, &id);
-        let owner = |lease: &Lease| lease.registrant().name.clone();
-        let (old_owner, new_owner) = (old.and_then(owner), owner(&lease));
-        self.owners.transfer(old_owner.as_ref(), new_owner.as_ref(), &app)?;
+        self.owners.transfer(old.map(Lease::registrant), Some(lease.registrant()), &app)?;
         if let Some(old) = old {
             lease.continues(old);
         }
@@ -131,7 +129,7 @@ impl Registry {
         if let Err(refused) = put {
             self.capacity.log_full(refused, &self.listing);
             let Some(old) = old else {
-                self.owners.release(new_owner.as_ref(), &app);
+                self.owners.release(lease.registrant(), &app);
                 return Err(refused);
             };
             lease.keep_data_of(old.instance());

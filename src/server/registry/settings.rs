@@ -24,6 +24,8 @@ pub(in crate::server) struct Settings {
     pub(in crate::server) applications_limit: usize,
     /// Maximum numbers of instances and of applications of one identity.
     pub(in crate::server) identity_limits: [Option<usize>; 2],
+    /// Records the owners of the leases, for the access control.
+    pub(in crate::server) tracks_owners: bool,
     /// Maximum number of bytes of each name of an instance.
     pub(in crate::server) name_limit: usize,
     /// Maximum number of bytes of all texts of an instance.
@@ -55,6 +57,7 @@ impl Default for Settings {
             application_limit: 10_000,
             applications_limit: 100_000,
             identity_limits: [None; 2],
+            tracks_owners: false,
             name_limit: 1024,
             instance_size_limit: 64 * 1024,
             registry_limit: 500_000,

@@ -127,7 +127,7 @@ impl Registry {
     /// the lock of its shard.
     pub(super) fn ended(&self, lease: &Lease, id: &str, end: End, now: i64) {
         let instance = &lease.record().instance;
-        self.owners.release(lease.registrant().name.as_ref(), &instance.app);
+        self.owners.release(lease.registrant(), &instance.app);
         self.history.ended(self.at(now).published(), &instance.app, id, end);
         self.events.send(|| match end {
             End::Cancelled { replicated } => ServerEvent::Cancelled { instance: instance.clone(), replicated },

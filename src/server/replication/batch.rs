@@ -3,6 +3,7 @@
 use super::local_node::LocalNode;
 use super::queue::Change;
 use crate::model::{InstanceStatus, ReplicationAction, ReplicationItem};
+use crate::server::owner::{Owner, Owners};
 
 /// Maximum length of a part with more than one item. It is well below the limits of servers and
 /// proxies.
@@ -44,21 +45,39 @@ pub(super) fn item(local: &LocalNode, change: &Change) -> Option<ReplicationItem
     })
 }
 
+/// Part of a batch.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) changes: Vec<Change>,
+    pub(super) body: Vec<u8>,
+    pub(super) owners: Owners,
+}
+
+impl Part {
+    /// Adds an item. Returns false if there is no room for it.
+    fn push(&mut self, change: &Change, line: &[u8], owner: &Owner) -> bool {
+        let has_room = self.body.len() + line.len() <= PART_BYTES && self.owners.push(owner);
+        if has_room {
+            self.changes.push(change.clone());
+            self.body.push(b',');
+            self.body.extend(line);
+        }
+        has_room
+    }
+}
+
 /// Encodes a batch in parts that are not too long for peers.
-pub(super) fn in_parts(lines: impl Iterator<Item = (Change, ReplicationItem)>) -> Vec<(Vec<Change>, Vec<u8>)> {
-    let mut parts: Vec<(Vec<Change>, Vec<u8>)> = Vec::new();
-    for (change, item) in lines {
+pub(super) fn in_parts(lines: impl Iterator<Item = (Change, ReplicationItem, Owner)>) -> Vec<Part> {
+    let mut parts: Vec<Part> = Vec::new();
+    for (change, item, owner) in lines {
         let line = item.to_json();
-        match parts.last_mut() {
-            Some((changes, body)) if body.len() + line.len() <= PART_BYTES => {
-                changes.push(change);
-                body.push(b',');
-                body.extend(line);
-            }
-            _ => parts.push((vec![change], [LIST_BEGIN, &line].concat())),
+        if !parts.last_mut().is_some_and(|part| part.push(&change, &line, &owner)) {
+            let mut owners = Owners::default();
+            owners.push(&owner);
+            parts.push(Part { changes: vec![change], body: [LIST_BEGIN, &line].concat(), owners });
         }
     }
-    parts.iter_mut().for_each(|(_, body)| body.extend(LIST_END));
+    parts.iter_mut().for_each(|part| part.body.extend(LIST_END));
     parts
 }
 
@@ -92,15 +111,14 @@ mod tests {
                 instance,
                 action: None,
             };
-            (change, item)
+            (change, item, Owner::Unknown)
         };
         let third = PART_BYTES / 3;
         let lines = [("a", 0), ("b", third), ("c", third), ("d", third), ("e", 0), ("f", 2 * PART_BYTES), ("g", 0)];
         let parts = in_parts(lines.iter().map(|&(id, bytes)| line(id, bytes)));
-        let ids: Vec<Vec<_>> =
-            parts.iter().map(|(changes, _)| changes.iter().map(|c| &*c.target.id).collect()).collect();
+        let ids: Vec<Vec<_>> = parts.iter().map(|part| part.changes.iter().map(|c| &*c.target.id).collect()).collect();
         assert_eq!(ids, [vec!["a", "b", "c"], vec!["d", "e"], vec!["f"], vec!["g"]]);
-        for (changes, body) in &parts {
+        for Part { changes, body, .. } in &parts {
             let sent = ReplicationList::from_json(body).unwrap();
             assert_eq!(sent.0.len(), changes.len());
             assert_eq!(sent.to_json(), *body, "as it is encoded at one go");

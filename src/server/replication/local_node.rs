@@ -6,6 +6,7 @@ use super::queue::Target;
 use crate::model::{Instance, InstanceStatus};
 use crate::server::audit;
 use crate::server::outcome::{Origin, Refused};
+use crate::server::owner::Owner;
 use crate::server::registry::Registry;
 use crate::time::Clock;
 
@@ -22,6 +23,11 @@ pub(in crate::server) struct LocalNode {
 impl LocalNode {
     pub(in crate::server) fn instance(&self, target: &Target) -> Option<Instance> {
         self.registry.instance(&target.app, &target.id, self.clock.now_ms())
+    }
+
+    /// Returns the owner of an instance, as far as it is known.
+    pub(in crate::server) fn owner(&self, target: &Target) -> Owner {
+        self.registry.owner_of(&target.app, &target.id).unwrap_or_default()
     }
 
     /// Adopts the peer's copy of an instance, if it is a copy of this instance, the instance is

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -19,7 +19,7 @@ use self::overview::LastError;
 #[cfg(feature = "page")]
 pub(in crate::server) use self::overview::PeerOverview;
 use super::availability::Availability;
-use super::batch::{in_parts, item};
+use super::batch::{Part, in_parts, item};
 use super::local_node::LocalNode;
 use super::loopback::Loopback;
 use super::queue::{Change, Limits, Outcome, Queue, Step, Target, Task};
@@ -35,6 +35,7 @@ use crate::model::{
 use crate::server::audit::{Lasting, Ongoing, Quoted, Throttle};
 use crate::server::events::{Events, ServerEvent};
 use crate::server::outcome::Refused;
+use crate::server::owner::OWNERS;
 use crate::server::registry::Version;
 use crate::sync::{Mutex, MutexGuard};
 use crate::time::random_part;
@@ -140,10 +141,19 @@ impl Peer {
     }
 
     /// Sends a batch. Returns `None` if it came back on each connection.
-    async fn replicate(&self, batch: Bytes, node_id: &str) -> Result<Option<ReplicationResponse>, Error> {
+    async fn replicate(
+        &self,
+        batch: Bytes,
+        owners: Option<HeaderValue>,
+        node_id: &str,
+    ) -> Result<Option<ReplicationResponse>, Error> {
         let mut outcome = Ok(None);
         for _ in 0..OWN_TRIES {
-            outcome = match self.transport.replicate(batch.clone(), node_id).await {
+            outcome = match self
+                .transport
+                .replicate(batch.clone(), owners.clone().map(|owners| (OWNERS, owners)), node_id)
+                .await
+            {
                 // The node has closed the connection.
                 Ok(Replicated::Own) => {
                     self.loopback.note_returned();
@@ -316,7 +326,7 @@ impl Peer {
 
     /// Sends an empty batch to find out if the URL leads to this node.
     pub(in crate::server) async fn identify(&self, node_id: &str) {
-        match self.replicate(ReplicationList::default().to_json().into(), node_id).await {
+        match self.replicate(ReplicationList::default().to_json().into(), None, node_id).await {
             Ok(None) => drop(self.note_own()),
             Ok(Some(_)) => self.loopback.reset(),
             Err(_) => {}
@@ -410,9 +420,11 @@ impl Peer {
     async fn send_batch(self: Arc<Self>, batch: Vec<Task>, local: LocalNode) {
         let mut sent = InFlight { peer: &self, batch, outcome: Outcome::Failed };
         let mut outcome = Outcome::Unsent;
-        let lines = sent.batch.iter().filter_map(|task| item(&local, &task.change).map(|i| (task.change.clone(), i)));
-        for (changes, body) in in_parts(lines) {
-            outcome = self.send_part(&changes, body, &local).await;
+        let line = |Task { change, .. }: &Task| {
+            item(&local, change).map(|item| (change.clone(), item, local.owner(&change.target)))
+        };
+        for part in in_parts(sent.batch.iter().filter_map(line)) {
+            outcome = self.send_part(part, &local).await;
             if outcome != Outcome::Done {
                 break;
             }
@@ -434,8 +446,8 @@ impl Peer {
         sent.outcome = outcome;
     }
 
-    async fn send_part(&self, changes: &[Change], body: Vec<u8>, local: &LocalNode) -> Outcome {
-        match self.replicate(body.into(), &local.node_id).await {
+    async fn send_part(&self, Part { changes, body, owners }: Part, local: &LocalNode) -> Outcome {
+        match self.replicate(body.into(), owners.header(), &local.node_id).await {
             Ok(None) if self.note_own() => Outcome::Done,
             Ok(None) => Outcome::Failed,
             Ok(Some(response)) if response.0.len() == changes.len() => {

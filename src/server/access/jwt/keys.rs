@@ -8,8 +8,9 @@ use super::ALGORITHMS;
 
 /// Maximum size of a set in bytes.
 pub(in crate::server::access) const MAX_BYTES: usize = 1024 * 1024;
-/// Maximum number of keys that are tried for one token.
-const MAX_KEYS: usize = 32;
+/// Maximum number of keys of a set, and of those that are tried for one token.
+const MAX_KEYS: usize = 1024;
+const MAX_TRIED: usize = 32;
 
 #[derive(Debug, Default)]
 pub(super) struct Keys(Vec<Key>);
@@ -57,7 +58,8 @@ impl Keys {
         id: Option<&'k str>,
     ) -> impl Iterator<Item = &'k DecodingKey> + 'k {
         let is_named = move |key: &Key| id.is_none() || key.id.is_none() || key.id.as_deref() == id;
-        self.0.iter().filter(move |key| key.algorithms.contains(&algorithm) && is_named(key)).map(|key| &key.key)
+        let matching = self.0.iter().filter(move |key| key.algorithms.contains(&algorithm) && is_named(key));
+        matching.take(MAX_TRIED).map(|key| &key.key)
     }
 }
 

@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 
 use self::keys::Keys;
 pub(super) use self::keys::MAX_BYTES;
-use super::identity::{Applications, Identity, Roles};
+use super::identity::{Applications, Identity, Kind, Roles};
 
 /// Difference of the clocks of this server and of the issuer of a token that is allowed, in
 /// seconds.
@@ -279,7 +279,7 @@ impl Jwt {
 impl Verified {
     /// Returns the identity by the claims of the token.
     pub(super) fn identity(&self) -> Identity {
-        Identity::of(self.subject.as_str().into(), self.roles, self.applications.clone())
+        Identity::of_kind(Kind::Subject, self.subject.as_str().into(), self.roles, self.applications.clone())
     }
 }
 

@@ -438,7 +438,7 @@ fn identity_beyond_its_limits_is_refused_and_others_are_not() {
     let settings = Settings { identity_limits: [Some(2), Some(1)], registry_limit: 4, ..Settings::default() };
     let registry = Registry::new(settings);
     let register = |app: &str, id: &str, name: Option<&str>| {
-        let registrant = Registrant { name: name.map(Into::into), ..Client.into() };
+        let registrant = Registrant { identity: name.map(|name| format!("user:{name}").into()), ..Client.into() };
         registry.register(instance_of(app, id, Up, 1), registrant, 0).map(|_| ())
     };
     let alice = Some("alice");

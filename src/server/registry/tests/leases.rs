@@ -209,7 +209,8 @@ fn lease_keeps_the_last_client_that_registered_it_and_a_peer_only_without_one() 
     let from = |origin, address: [u8; 4], name: Option<&str>| Registrant {
         origin,
         place: Place::Address(address.into()),
-        name: name.map(Into::into),
+        identity: name.map(|name| format!("user:{name}").into()),
+        owner: Owner::Unknown,
     };
     let registry = registry();
     let register = |registrant: &Registrant, dirty| {

@@ -14,6 +14,7 @@ use super::settings::Settings;
 use super::state::Registry;
 use crate::model::{ActionType, Instance, InstanceStatus, LeaseInfo, Metadata};
 use crate::server::outcome::{Origin, Place, Refused, RegisterOutcome, Registered, Registrant, Renewal};
+use crate::server::owner::Owner;
 use crate::server::view::{Record, Snapshot};
 
 /// Returns a registry with one instance, which a client registered at time 0.

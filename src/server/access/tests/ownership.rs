@@ -1,0 +1,193 @@
+//! Owners of leases: what another identity may do to them.
+
+use super::*;
+
+/// Statuses of a heartbeat, an override, a change of metadata, a registration and a cancellation of
+/// the instance `i`, in this order.
+async fn statuses(server: &EurekaServer, app: &str, authorization: &str) -> [u16; 5] {
+    let mut statuses = [0; 5];
+    let path = format!("/eureka/apps/{app}");
+    for (status, line) in statuses.iter_mut().zip([
+        format!("PUT {path}/i"),
+        format!("PUT {path}/i/status?value=OUT_OF_SERVICE"),
+        format!("PUT {path}/i/metadata?k=v"),
+        format!("POST {path}"),
+        format!("DELETE {path}/i"),
+    ]) {
+        *status = super::status(server, &line, authorization).await;
+    }
+    statuses
+}
+
+const DENIED: [u16; 5] = [403; 5];
+const OWN: [u16; 5] = [200, 200, 200, 204, 200];
+
+/// Sends a batch of the peer with these items, and the header of the owners unless it is empty.
+async fn batch(server: &EurekaServer, items: &[String], owners: &str) -> StatusCode {
+    let body = format!(r#"{{"replicationList":[{}]}}"#, items.join(","));
+    let mut request = Request::post("/eureka/peerreplication/batch/")
+        .header("content-type", "application/json")
+        .header(AUTHORIZATION, basic("peer", "pass-p"));
+    if !owners.is_empty() {
+        request = request.header("eureka-owners", owners);
+    }
+    respond(server, request.body(Body::from(body)).unwrap()).await.status
+}
+
+fn item(action: &str, app: &str) -> String {
+    let instance = Instance::builder(app).id("i").host_name("h").ip_addr("10.0.0.1").port(80).build().unwrap();
+    let instance = String::from_utf8(instance.to_json()).unwrap();
+    let instance = instance.strip_prefix(r#"{"instance":"#).and_then(|rest| rest.strip_suffix('}')).unwrap();
+    match action {
+        "Register" => format!(r#"{{"appName":"{app}","id":"i","action":"Register","instanceInfo":{instance}}}"#),
+        _ => format!(r#"{{"appName":"{app}","id":"i","action":"{action}"}}"#),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_about_an_absent_instance_claim_nothing() {
+    let server = locked();
+    let [a, b] = [basic("a", "pass-a"), basic("b", "pass-b")];
+    for line in ["PUT /eureka/apps/ORDERS/i", "DELETE /eureka/apps/ORDERS/i", "DELETE /eureka/apps/ORDERS/i/status"] {
+        assert_eq!(status(&server, line, &b).await, 404, "{line}");
+    }
+    assert_eq!(batch(&server, &[item("Register", "ORDERS")], "user:a").await, 200);
+    assert_eq!(statuses(&server, "ORDERS", &b).await, DENIED);
+    assert_eq!(statuses(&server, "ORDERS", &a).await, OWN);
+    assert_eq!(status(&server, "POST /eureka/apps/ORDERS", &b).await, 204, "the last lease has ended");
+    assert_eq!(statuses(&server, "ORDERS", &a).await, DENIED);
+}
+
+#[tokio::test(start_paused = true)]
+async fn lease_with_an_unknown_owner_is_only_renewed_unless_the_policy_names_its_application() {
+    let server = locked();
+    let [a, named, operator] = [basic("a", "pass-a"), basic("named", "pass-n"), basic("operator", "pass-o")];
+    assert_eq!(batch(&server, &["ORDERS", "BILLING", "OTHER"].map(|app| item("Register", app)), "").await, 200);
+    assert_eq!(statuses(&server, "ORDERS", &a).await, [200, 403, 403, 403, 403]);
+    let refused = send(&server, "DELETE /eureka/apps/ORDERS/i", &a, &[]).await;
+    assert!(refused.body.contains("Name the application in the policy"), "{}", refused.body);
+    assert_eq!(statuses(&server, "BILLING", &named).await, OWN);
+    assert_eq!(status(&server, "DELETE /eureka/apps/OTHER/i", &operator).await, 200);
+    // The node at which the instance registered sends its heartbeats with the owner.
+    assert_eq!(batch(&server, &[item("Heartbeat", "ORDERS")], "user:a").await, 200);
+    assert_eq!(statuses(&server, "ORDERS", &basic("b", "pass-b")).await, DENIED);
+    assert_eq!(batch(&server, &[item("Heartbeat", "ORDERS")], "user:b").await, 200);
+    assert_eq!(statuses(&server, "ORDERS", &a).await, OWN, "a known owner stays");
+}
+
+#[tokio::test(start_paused = true)]
+async fn newer_registration_at_another_node_has_the_newer_owner() {
+    let server = locked();
+    let [a, b] = [basic("a", "pass-a"), basic("b", "pass-b")];
+    assert_eq!(status(&server, "POST /eureka/apps/ORDERS", &a).await, 204);
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!(batch(&server, &[item("Register", "ORDERS")], "").await, 200);
+    assert_eq!(status(&server, "PUT /eureka/apps/ORDERS/i", &a).await, 200, "a Java peer names no owner");
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert_eq!(batch(&server, &[item("Register", "ORDERS")], "user:b").await, 200);
+    assert_eq!(statuses(&server, "ORDERS", &a).await, DENIED);
+    assert_eq!(statuses(&server, "ORDERS", &b).await, OWN);
+}
+
+#[tokio::test(start_paused = true)]
+async fn instance_of_the_process_is_changed_by_operators_only() {
+    let server = locked();
+    let instance = Instance::builder("registry").id("i").host_name("h").ip_addr("10.0.0.1").port(80).build().unwrap();
+    server.register(instance).unwrap();
+    assert_eq!(statuses(&server, "REGISTRY", &basic("a", "pass-a")).await, DENIED);
+    assert_eq!(statuses(&server, "REGISTRY", &basic("operator", "pass-o")).await, [403, 200, 200, 403, 200]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn leases_of_callers_that_share_an_identity_are_free() {
+    let access = Access::new()
+        .user("a", "pass-a", [Role::Read, Role::Register])
+        .user("b", "pass-b", [Role::Read, Role::Register])
+        .user("eureka", "pass-e", [Role::Read, Role::Register, Role::Operate, Role::Peer])
+        .anonymous([Role::Read, Role::Register]);
+    let server = EurekaServer::builder().access(access).build().unwrap();
+    let [a, b, eureka] = [basic("a", "pass-a"), basic("b", "pass-b"), basic("eureka", "pass-e")];
+    for before in ["", &eureka] {
+        assert_eq!(status(&server, "POST /eureka/apps/ORDERS", before).await, 204);
+        assert_eq!(status(&server, "PUT /eureka/apps/ORDERS/i", &b).await, 200);
+        assert_eq!(status(&server, "POST /eureka/apps/ORDERS", &a).await, 204, "the new deployment has a user");
+        assert_eq!(statuses(&server, "ORDERS", &b).await, DENIED);
+        assert_eq!(statuses(&server, "ORDERS", "").await, [401; 5]);
+        assert_eq!(statuses(&server, "ORDERS", &a).await, OWN);
+    }
+    // A lease whose owner is unknown may be one of a caller without credentials.
+    assert_eq!(send(&server, "POST /eureka/apps/ORDERS", &eureka, &[REPLICA]).await.status, 204);
+    assert_eq!(statuses(&server, "ORDERS", "").await, OWN);
+}
+
+#[tokio::test(start_paused = true)]
+async fn applications_of_anonymous_are_shared_with_the_identities_that_have_them() {
+    let access = Access::new()
+        .user("a", "pass-a", [Role::Register])
+        .applications("a", ["ORDERS"])
+        .anonymous([Role::Register])
+        .applications("anonymous", ["ORDERS", "CART"]);
+    let server = EurekaServer::builder().access(access).build().unwrap();
+    let a = basic("a", "pass-a");
+    for (line, who, expected) in [
+        ("POST /eureka/apps/ORDERS", "", 204),
+        ("POST /eureka/apps/ORDERS", &*a, 204),
+        ("PUT /eureka/apps/ORDERS/i", "", 200),
+        ("POST /eureka/apps/BILLING", "", 401),
+        ("POST /eureka/apps/CART", &*a, 403),
+    ] {
+        assert_eq!(status(&server, line, who).await, expected, "{line} {who}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn instance_that_is_registered_while_a_body_arrives_is_not_cancelled() {
+    let server = locked();
+    let [a, b] = [basic("a", "pass-a"), basic("b", "pass-b")];
+    let (body, received) = tokio::sync::mpsc::channel::<Result<bytes::Bytes, std::io::Error>>(1);
+    let body_stream = tokio_stream::wrappers::ReceiverStream::new(received);
+    let request = Request::delete("/eureka/apps/ORDERS/i").header(AUTHORIZATION, b);
+    let request = request.body(Body::from_stream(body_stream)).unwrap();
+    let mut cancellation = Box::pin(respond(&server, request));
+    let is_pending = std::future::poll_fn(|cx| std::task::Poll::Ready(cancellation.as_mut().poll(cx).is_pending()));
+    assert!(is_pending.await, "it waits for its body");
+    assert_eq!(status(&server, "POST /eureka/apps/ORDERS", &a).await, 204);
+    drop(body);
+    assert_eq!(cancellation.await.status, 403);
+    assert!(server.instance("ORDERS", "i").is_some());
+}
+
+#[cfg(feature = "access")]
+#[tokio::test(start_paused = true)]
+async fn subject_of_a_token_is_not_the_user_of_the_same_name() {
+    let keys = include_str!("../jwt/tokens.json");
+    let tokens: serde_json::Value = serde_json::from_str(keys).unwrap();
+    let token = format!("Bearer {}", tokens["tokens"]["valid ES256"].as_str().unwrap());
+    let access = Access::new().user("orders", "pass", [Role::Register]).jwt(super::super::JwtKeys::json(keys));
+    let server = EurekaServer::builder().access(access).build().unwrap();
+    assert_eq!(status(&server, "POST /eureka/apps/ORDERS", &basic("orders", "pass")).await, 204);
+    assert_eq!(statuses(&server, "ORDERS", &token).await, DENIED);
+}
+
+#[cfg(feature = "peers")]
+#[tokio::test(start_paused = true)]
+async fn owner_is_known_at_the_other_nodes() {
+    use crate::server::settings::Peers;
+
+    let b = locked();
+    let service = b.service("/eureka");
+    let to_b = tower::service_fn(move |request: Request<crate::transport::RequestBody>| {
+        service.clone().oneshot(request.map(Body::new))
+    });
+    let peers = Peers::new().url("http://peer:pass-p@b/eureka/").http_service(to_b).wait_when_empty(Duration::ZERO);
+    let access = Access::new().user("a", "pass-a", [Role::Register]).user("other", "x", [Role::Register]);
+    let a = EurekaServer::builder().access(access).peers(peers).build().unwrap();
+    for (app, who) in [("ORDERS", basic("a", "pass-a")), ("CART", basic("other", "x"))] {
+        assert_eq!(status(&a, &format!("POST /eureka/apps/{app}"), &who).await, 204);
+    }
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(b.instance("ORDERS", "i").is_some());
+    assert_eq!(statuses(&b, "CART", &basic("a", "pass-a")).await, DENIED);
+    assert_eq!(statuses(&b, "ORDERS", &basic("b", "pass-b")).await, DENIED);
+    assert_eq!(statuses(&b, "ORDERS", &basic("a", "pass-a")).await, OWN);
+}
