@@ -155,6 +155,31 @@ async fn changed_certificate_is_shown_to_new_connections() {
 }
 
 #[tokio::test]
+async fn connection_with_a_client_certificate_ends_after_its_ca_was_removed() {
+    let (ca, other) = (Ca::new(), Ca::named("other"));
+    let file = ca.pem_file("listener-removed.pem");
+    let tls = tls(&ca, "listener-removed").client_ca(&file).client_auth(ClientAuth::Wanted);
+    let running = Running::start(|listener| listener.tls(tls).unwrap()).await;
+    let identity = ca.identity(&["orders"]);
+    let config = || ca.client_with((identity.0.clone(), identity.1.clone_key()));
+    let (mut known, mut plain) =
+        (running.connect(config()).await.unwrap(), running.connect(ca.client()).await.unwrap());
+    let request = async |stream: &mut TlsStream<TcpStream>| -> io::Result<usize> {
+        stream.write_all(b"GET /certificate HTTP/1.1\r\nhost: x\r\n\r\n").await?;
+        stream.read(&mut [0; 4096]).await
+    };
+    assert!(request(&mut known).await.unwrap() > 0 && request(&mut plain).await.unwrap() > 0);
+    std::fs::copy(other.pem_file("listener-removed-other.pem"), &file).unwrap();
+    pass().await;
+    assert!(running.ask(config()).await.is_err());
+    for _ in 0..3 {
+        pass().await;
+    }
+    assert!(!request(&mut known).await.is_ok_and(|read| read > 0), "it has ended");
+    assert!(request(&mut plain).await.unwrap() > 0, "it has no certificate");
+}
+
+#[tokio::test]
 async fn reload_reads_the_certificate_immediately() {
     let ca = Ca::new();
     let (certificate, key) = ca.identity_files("listener-reload");

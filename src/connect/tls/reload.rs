@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::dispatcher;
 
@@ -20,6 +21,8 @@ pub(super) struct Reload<F: ConfigFiles> {
     state: Mutex<State<F::Config>>,
     /// Held while the files are read.
     reading: Mutex<()>,
+    /// Changes with each new configuration after the first.
+    changes: watch::Sender<()>,
 }
 
 struct State<C> {
@@ -34,11 +37,17 @@ struct State<C> {
 impl<F: ConfigFiles> Reload<F> {
     pub(super) fn new(files: F) -> Self {
         let state = State { config: None, fingerprint: 0, checked: None, fault: None };
-        Self { files, state: Mutex::new(state), reading: Mutex::default() }
+        Self { files, state: Mutex::new(state), reading: Mutex::default(), changes: watch::Sender::new(()) }
     }
 
     pub(super) fn files(&self) -> &F {
         &self.files
+    }
+
+    /// Returns a receiver that is notified of each new configuration from now on.
+    #[cfg(feature = "server")]
+    pub(super) fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
     }
 
     /// Returns the configuration for a new connection. Reads the files again if they were not read
@@ -97,6 +106,7 @@ impl<F: ConfigFiles> Reload<F> {
                 let had_fault = state.fault.take().is_some();
                 if previous.is_some() && read != fingerprint {
                     tracing::info!("TLS files changed, using them for new connections");
+                    self.changes.send_replace(());
                 } else if had_fault {
                     tracing::info!("TLS files are as before");
                 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::{fmt, io};
 
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::ring::Ticketer;
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
@@ -133,6 +134,11 @@ impl Acceptor {
     pub(crate) fn refresh(&self) {
         // There is a previous configuration, so there is no error.
         let _ = self.0.refresh();
+    }
+
+    /// Returns a receiver that is notified when connections get another configuration.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.0.changes()
     }
 
     /// Performs the handshake with a client that connected. Without `http2`, only HTTP/1.1 is

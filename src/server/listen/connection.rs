@@ -69,6 +69,8 @@ pub(super) async fn serve<S>(
 where
     S: Service<Request<Body>, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static,
 {
+    // Taken before the handshake, so that no change of the files is missed.
+    let changes = tls.as_ref().map(Acceptor::changes);
     let (stream, certificate) = match tls {
         None => (Transport::Plain(stream), None),
         Some(tls) => tokio::select! {
@@ -77,11 +79,21 @@ where
             _ = stopped.changed() => return Ok(()),
         },
     };
+    let changes = changes.filter(|_| certificate.is_some());
     let io = TokioIo::new(TrackedStream::new(stream, activity.clone()));
     let body_timeout = limits.body_timeout;
     let service = TrackedService { inner: app, peer, certificate, activity: activity.clone(), body_timeout };
     let mut connection = pin!(http.serve_connection(io, service));
-    let mut stop = pin!(async move { while stopped.changed().await.is_ok() {} });
+    let stop = async move { while stopped.changed().await.is_ok() {} };
+    let mut stop = pin!(async move {
+        match changes {
+            None => stop.await,
+            Some(changes) => tokio::select! {
+                () = stop => {}
+                () = tls::outdated(changes) => {}
+            },
+        }
+    });
     let mut stopping = false;
     let mut watchdog = pin!(Watchdog::new(activity));
     poll_fn(|cx| {

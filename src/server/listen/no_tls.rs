@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 
 use super::stream::Transport;
 use crate::server::access::PeerCertificate;
@@ -14,6 +15,16 @@ pub(crate) enum Acceptor {}
 
 /// Failure of a handshake, which cannot exist.
 pub(super) type Failure = Infallible;
+
+impl Acceptor {
+    pub(super) fn changes(&self) -> watch::Receiver<()> {
+        match *self {}
+    }
+}
+
+pub(super) async fn outdated(_: watch::Receiver<()>) {
+    std::future::pending().await
+}
 
 pub(super) async fn handshake(
     acceptor: &Acceptor,

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
 
 use super::stream::Transport;
 pub(crate) use crate::connect::Acceptor;
 use crate::connect::{ClientCertificates, HandshakeError, ServerFiles};
 use crate::server::access::PeerCertificate;
+use crate::time::random_part;
 
 /// Response to a client that speaks plain HTTP. Its length is that of the text.
 const HTTPS_ONLY: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: 49\r\n\
@@ -36,7 +38,8 @@ pub enum ClientAuth {
 ///
 /// The files are read again when they changed: a new connection checks this at most every 5
 /// seconds. Files that are unusable then are logged once, and the previous ones stay in force.
-/// Connections that exist keep their certificates.
+/// Connections that exist keep their certificates, but those of clients with a certificate end within
+/// 10 seconds, since its CA may have been removed.
 ///
 /// ```no_run
 /// use tokio::net::TcpListener;
@@ -126,6 +129,20 @@ impl fmt::Display for Failure {
 }
 
 impl std::error::Error for Failure {}
+
+/// Maximum time for which a connection with a client certificate lasts after the files of the
+/// listener have changed, and requests in flight. The connections end spread over this time.
+const OUTDATED_TIME: Duration = Duration::from_secs(10);
+
+/// Completes when a connection with a client certificate has to end, since the files of the listener
+/// have changed: the CA of the certificate may have been removed. The client connects again, and is
+/// verified by the new files.
+pub(super) async fn outdated(mut changes: watch::Receiver<()>) {
+    if changes.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+    sleep(random_part(OUTDATED_TIME)).await;
+}
 
 /// Performs the handshake of a new connection within this time.
 pub(super) async fn handshake(
