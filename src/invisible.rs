@@ -1,5 +1,5 @@
-//! Characters that nobody sees, in values that anybody may choose. The binary includes this file, so
-//! that the page, the log and the verbs escape the same ones.
+//! Characters that nobody sees, in values that anybody may choose. The binary includes this file,
+//! so that the page, the log and the verbs escape the same ones.
 
 /// Returns `true` for format characters, which may reorder a text, for characters without a shape,
 /// and for blanks other than the space.
