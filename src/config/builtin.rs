@@ -35,8 +35,8 @@ pub(super) fn value(settings: &Settings, name: &str) -> Option<String> {
     }
 }
 
-/// Returns the placeholder of the builder of an instance for `${NAMESPACE.hostname}` in the URL of a
-/// page. The namespace is `eureka` unless `eureka.instance.namespace` is set.
+/// Returns the placeholder of the builder of an instance for `${NAMESPACE.hostname}` in the URL of
+/// a page. The namespace is `eureka` unless `eureka.instance.namespace` is set.
 pub(super) fn host_of_page(settings: &Settings, setting: &str, name: &str) -> Option<String> {
     let namespace = || settings.find("eureka.instance.namespace", Unit::Text).ok().flatten();
     let is_host = |namespace: &str| name.strip_prefix(namespace.trim_end_matches('.')) == Some(".hostname");

@@ -116,7 +116,8 @@ impl EurekaBuilder {
     ///
     /// Instances that are UP are called at their plain port, else at their secure one, and at the
     /// path of `eureka.client.eureka-server-u-r-l-context`, which `DnsServers::context` sets in
-    /// code. Those in the own zone come first, by their metadata. The look-up is repeated as described at [`server_source`](Self::server_source). Spring
+    /// code. Those in the own zone come first, by their metadata. The look-up is repeated as
+    /// described at [`server_source`](Self::server_source). Spring
     /// `eureka.client.transport.write-cluster-vip`, with the `bootstrap-resolver-strategy`
     /// `composite`.
     pub fn server_vip(mut self, vip: impl Into<String>) -> Self {
@@ -208,8 +209,8 @@ impl EurekaBuilder {
     }
 }
 
-/// Creates the transport over these servers, or over those that are looked up with them, and the one
-/// of fetches of the registry if they have servers of their own.
+/// Creates the transport over these servers, or over those that are looked up with them, and the
+/// one of fetches of the registry if they have servers of their own.
 pub(super) fn transports(
     settings: &ServerSettings,
     servers: Vec<ListedServer>,

@@ -165,7 +165,8 @@ async fn unusable_tls_settings_of_peers_fail_the_build() {
     }
 }
 
-/// Writes the CA and an identity of the client to PEM files, and returns the settings that name them.
+/// Writes the CA and an identity of the client to PEM files, and returns the settings that name
+/// them.
 fn store_settings(ca: &Ca, name: &str) -> [(String, String); 3] {
     let trust = ca.pem_file(&format!("{name}-trust.pem"));
     let (certificate, key) = ca.identity_files(&format!("{name}-identity"));

@@ -42,16 +42,16 @@ impl RateLimits {
         (fetches.is_some() || addresses.is_some()).then(|| Box::new(Self { fetches, addresses }))
     }
 
-    /// Returns false if a sender exceeds the rate of its address. `network` is the part of the address
-    /// that counts as one sender.
+    /// Returns false if a sender exceeds the rate of its address. `network` is the part of the
+    /// address that counts as one sender.
     pub(in crate::server) fn admits_sender(&self, network: Option<IpAddr>, now: i64) -> bool {
         // An address that the server does not know has no bucket, since all of them would share it.
         let (Some(addresses), Some(network)) = (&self.addresses, network) else { return true };
         addresses.admit(network, now)
     }
 
-    /// Returns false if a fetch exceeds a rate of the whole server. It is checked for callers that may
-    /// fetch only, since others would use up the tokens of all.
+    /// Returns false if a fetch exceeds a rate of the whole server. It is checked for callers that
+    /// may fetch only, since others would use up the tokens of all.
     pub(in crate::server) fn admits_fetch(&self, method: &Method, path: &str, headers: &HeaderMap, now: i64) -> bool {
         let Some(fetches) = &self.fetches else { return true };
         let Some(fetch) = Fetch::of(method, path) else { return true };
