@@ -8,7 +8,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 binary=$(realpath "${1:-${CARGO_TARGET_DIR:-target}/debug/tower-eureka}")
 
 folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
+outer=
+trap '[[ -z $outer ]] || kill -KILL "$outer" 2>/dev/null || true; rm -rf "$folder"' EXIT
 
 # `docker build` receives only the files that the ignore file names.
 mkdir "$folder/context"
@@ -38,7 +39,8 @@ if unshare --pid --fork --mount --mount-proc --kill-child mount -o remount,bind,
             sleep 0.1
         done
         "$binary" health --url "$url"
-        read -r inner _ <"/proc/$outer/task/$outer/children"
+        # The file has no line break.
+        read -r inner _ <"/proc/$outer/task/$outer/children" || [[ -n $inner ]]
         grep -q '^NSpid:.*[[:space:]]1$' "/proc/$inner/status"
         # A second signal may arrive after the end.
         for signal in $signals; do kill -s "$signal" "$inner" 2>/dev/null || true; done
@@ -50,6 +52,7 @@ if unshare --pid --fork --mount --mount-proc --kill-child mount -o remount,bind,
             cat "$folder/err" >&2
             exit 1
         }
+        outer=
     done
     echo 'container: works as PID 1 on a read-only root, and stops on SIGTERM and SIGINT'
 else
