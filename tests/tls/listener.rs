@@ -157,7 +157,7 @@ async fn changed_certificate_is_shown_to_new_connections() {
 #[tokio::test]
 async fn connection_with_a_client_certificate_ends_after_its_ca_was_removed() {
     let (ca, other) = (Ca::new(), Ca::named("other"));
-    let file = ca.pem_file("listener-removed.pem");
+    let file = ca.pem_file("listener-removed-clients.pem");
     let tls = tls(&ca, "listener-removed").client_ca(&file).client_auth(ClientAuth::Wanted);
     let running = Running::start(|listener| listener.tls(tls).unwrap()).await;
     let identity = ca.identity(&["orders"]);
