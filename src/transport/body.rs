@@ -4,6 +4,7 @@
 //! 1.10.17 sends it without, and a proxy may compress a body that was compressed already.
 
 mod layer;
+mod thread;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -11,6 +12,7 @@ use std::io::{self, Write};
 use bytes::Bytes;
 
 use self::layer::Layer;
+use self::thread::offload_list;
 use super::errors::SendError;
 use crate::model::{DecodeError, DecodedList, Known, ListDecoder};
 use crate::sync::{OFFLOAD_THRESHOLD, offload};
@@ -20,7 +22,7 @@ const MAX_LAYERS: usize = 3;
 /// Number of received bytes that are processed at once on the thread of the caller. They may expand
 /// by a factor of 1,000, to about [`OFFLOAD_THRESHOLD`].
 const STEP: usize = 256;
-/// Number of known instances from which a list is decoded on a blocking thread.
+/// Number of known instances from which a list is decoded on the thread of lists.
 const OFFLOAD_KNOWN: usize = 250;
 /// Maximum size in bytes of a body that is not a list.
 const MAX_DOCUMENT: usize = 64 << 20;
@@ -91,7 +93,7 @@ impl BodyReader {
         Self(Layer::new(sink, MAX_LAYERS))
     }
 
-    /// Reads these pieces, on a blocking thread if the body is large.
+    /// Reads these pieces, on another thread if the body is large.
     pub(super) async fn push(mut self, pieces: Vec<Bytes>) -> Result<Self, Fault> {
         let mut pieces = pieces.into_iter();
         let mut piece = Bytes::new();
@@ -107,19 +109,25 @@ impl BodyReader {
         if piece.is_empty() && pieces.len() == 0 {
             return Ok(self);
         }
-        offload(move || {
+        let is_list = self.0.sink().is_list();
+        let work = move || {
             for piece in std::iter::once(piece).chain(pieces) {
                 self.0.write_all(&piece)?;
             }
             Ok(self)
-        })
-        .await
+        };
+        if is_list { offload_list(work).await } else { offload(work).await }
     }
 
     /// Ends the body.
     pub(super) async fn finish(self) -> Result<ReceivedBody, Fault> {
         let finish = |layer: Layer| Ok(layer.finish()?.finish());
-        if self.0.sink().is_large() { offload(move || finish(self.0)).await } else { finish(self.0) }
+        let (is_large, is_list) = (self.0.sink().is_large(), self.0.sink().is_list());
+        match (is_large, is_list) {
+            (false, _) => finish(self.0),
+            (true, true) => offload_list(move || finish(self.0)).await,
+            (true, false) => offload(move || finish(self.0)).await,
+        }
     }
 }
 
@@ -180,19 +188,23 @@ struct ListSink {
     limit: usize,
     /// True for the document of one application.
     is_application: bool,
-    /// True if the list is decoded on a blocking thread from the start.
+    /// True if the list is decoded on the thread of lists from the start.
     is_large: bool,
     /// True after an error. A decompressor that is dropped writes what it has left.
     failed: bool,
 }
 
 impl Sink {
-    /// Returns `true` if further content must be processed on a blocking thread.
+    /// Returns `true` if further content must be processed on another thread.
     fn is_large(&self) -> bool {
         match self {
             Self::Bytes { bytes, .. } => bytes.len() >= OFFLOAD_THRESHOLD,
             Self::List(list) => list.is_large || list.size >= OFFLOAD_THRESHOLD,
         }
+    }
+
+    fn is_list(&self) -> bool {
+        matches!(self, Self::List(_))
     }
 
     fn finish(self) -> ReceivedBody {
@@ -439,7 +451,7 @@ mod tests {
         }
     }
 
-    /// The rest of the bomb takes memory of the blocking thread.
+    /// The rest of the bomb takes memory of the thread of lists.
     #[test]
     fn bomb_takes_little_memory_of_the_thread_of_the_caller() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
