@@ -51,8 +51,8 @@ pub(super) enum Place {
 }
 
 impl Registrant {
-    /// Returns the sender of a lease after another registration of its instance. What a peer
-    /// replicates does not replace the client that it registered with, but may have another owner.
+    /// Returns the sender of a lease after another registration of its instance. A replicated
+    /// registration keeps the client that registered here, and changes the owner if it has one.
     pub(super) fn replaced_by(&self, other: Self) -> Self {
         if other.origin == Origin::Client {
             return other;

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 #[cfg(feature = "peers")]
-#[cfg(feature = "peers")]
 use http::HeaderValue;
 use http::{HeaderMap, HeaderName};
 use percent_encoding::percent_decode_str;
@@ -23,7 +22,8 @@ const NAME: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_')
 /// Owner of a lease: the identity that registered its instance.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) enum Owner {
-    /// A peer sent the lease without an owner, or there is no access control.
+    /// A peer sent the lease without an owner, the lease was copied from a peer, or there is no access
+    /// control.
     #[default]
     Unknown,
     /// The instance was registered without credentials, or by an identity with the role peer. Every
@@ -50,7 +50,7 @@ impl Owner {
         }
     }
 
-    /// Reads an owner. What is no owner is unknown.
+    /// Reads an owner. Any other text is an unknown owner.
     fn read(text: &str) -> Self {
         match text {
             "anybody" => Self::Anybody,

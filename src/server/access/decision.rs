@@ -41,6 +41,10 @@ pub(in crate::server) trait Leases {
 
     /// Returns the different owners of the leases of an application.
     fn owners(&self, app: &str) -> Vec<Owner>;
+
+    /// Makes an identity the owner of a lease whose owner is unknown, unless another identity or a
+    /// server has a lease of the application.
+    fn claim(&self, app: &str, id: &str, owner: &Owner);
 }
 
 /// Rules by which a decision is made.
@@ -81,7 +85,8 @@ pub(super) fn decide(
     }
 }
 
-/// Decides about a change of an instance by an identity that may register.
+/// Decides about a change of an instance by an identity that may register. A heartbeat makes the
+/// identity the owner of a lease whose owner is unknown.
 fn own(identity: &Identity, change: Change, Target { app, id }: Target<'_>, rules: &Rules<'_>) -> Result<(), Denial> {
     match identity.applications() {
         applications if applications.names(app) => return Ok(()),
@@ -89,26 +94,26 @@ fn own(identity: &Identity, change: Change, Target { app, id }: Target<'_>, rule
         Applications::Unclaimed if rules.policy.is_reserved(app) => return Err(Denial::Reserved(app.into())),
         Applications::Unclaimed => {}
     }
-    // Whose instance it is shows with the body.
+    // The id is in the body, after which the claim decides again.
     let Some(id) = id else { return Ok(()) };
-    let of_lease = |owner: &Owner| -> Result<(), Denial> {
-        match owner {
-            Owner::Anybody => Ok(()),
-            Owner::Identity(key) if key == identity.key() => Ok(()),
-            // An operator may register as any application that it may also change.
-            _ if identity.has(Role::Operate) => Ok(()),
-            Owner::Unknown if change == Change::Renew || rules.anonymous_registers => Ok(()),
-            Owner::Identity(key) => Err(Denial::Owned { app: app.into(), owner: key.clone() }),
-            Owner::Server => Err(Denial::Server(app.into())),
-            Owner::Unknown => Err(Denial::Unknown(app.into())),
-        }
+    let is_own = |owner: &Owner| matches!(owner, Owner::Identity(key) if key == identity.key());
+    let may_change = |owner: &Owner| match owner {
+        // An operator may register as any application that it may also change.
+        _ if is_own(owner) || identity.has(Role::Operate) => Ok(()),
+        Owner::Identity(key) => Err(Denial::Owned { app: app.into(), owner: key.clone() }),
+        Owner::Server => Err(Denial::Server(app.into())),
+        Owner::Anybody | Owner::Unknown => Ok(()),
     };
     match rules.leases.owner(app, id) {
-        Some(owner) => of_lease(&owner),
+        Some(Owner::Unknown) if change == Change::Renew => {
+            rules.leases.claim(app, id, &identity.owner());
+            Ok(())
+        }
+        Some(Owner::Unknown) if !rules.anonymous_registers => rules.leases.owners(app).iter().try_for_each(may_change),
+        Some(owner) => may_change(&owner),
         None if change == Change::Register => {
             let owners = rules.leases.owners(app);
-            let is_own = |owner: &Owner| matches!(owner, Owner::Identity(key) if key == identity.key());
-            if owners.iter().any(is_own) { Ok(()) } else { owners.iter().try_for_each(of_lease) }
+            if owners.iter().any(is_own) { Ok(()) } else { owners.iter().try_for_each(may_change) }
         }
         // There is nothing to change.
         None => Ok(()),

@@ -46,7 +46,7 @@ pub(in crate::server) enum Denial {
     Application(Arc<str>),
     /// The policy names the application for another identity.
     Reserved(Arc<str>),
-    /// Another identity registered the application first.
+    /// Another identity registered the instance, or other instances of the application.
     Owned {
         app: Arc<str>,
         /// Key of the identity.
@@ -54,8 +54,6 @@ pub(in crate::server) enum Denial {
     },
     /// The registry server itself registered the instance.
     Server(Arc<str>),
-    /// It is not known who registered the instance.
-    Unknown(Arc<str>),
     Replication,
 }
 
@@ -191,12 +189,6 @@ impl fmt::Display for Refusal {
                         write!(f, "{by} may not change {}: {} registered it", Quoted(app), Quoted(name_of(owner)))
                     }
                     Denial::Server(app) => write!(f, "{by} may not change {}: this server registered it", Quoted(app)),
-                    Denial::Unknown(app) => write!(
-                        f,
-                        "{by} may not change {}: it is not known who registered it. Name the application in the \
-                         policy as one of this identity (eureka.server.access.users.<name>.applications)",
-                        Quoted(app)
-                    ),
                 }
             }
         }

@@ -66,6 +66,10 @@ impl Leases for Registry {
     fn owners(&self, app: &str) -> Vec<Owner> {
         self.owners_of(app)
     }
+
+    fn claim(&self, app: &str, id: &str, owner: &Owner) {
+        self.claim_owner(app, id, owner);
+    }
 }
 
 /// Adds the access control to a route, if there is one.

@@ -79,6 +79,12 @@ impl Owners {
         state.by_app.get(app).map_or_else(Vec::new, |owners| owners.iter().map(|(owner, _)| owner.clone()).collect())
     }
 
+    /// Returns true if another identity than this owner, or a server, has a lease of an application.
+    pub(super) fn has_other(&self, app: &str, owner: &Owner) -> bool {
+        let is_other = |known: &Owner| known != owner && matches!(known, Owner::Identity(_) | Owner::Server);
+        self.state.lock().by_app.get(app).is_some_and(|owners| owners.iter().any(|(known, _)| is_other(known)))
+    }
+
     fn count(
         &self,
         counted: &mut HashMap<Arc<str>, Counted>,
@@ -144,7 +150,8 @@ impl State {
     }
 }
 
-/// Returns the identity that an instance counts for: what a peer replicates counts for nobody here.
+/// Returns the identity that an instance counts for. An instance that a peer replicates counts for
+/// none here.
 fn counted(registrant: &Registrant) -> Option<&Arc<str>> {
     registrant.identity.as_ref().filter(|_| registrant.origin == Origin::Client)
 }

@@ -39,8 +39,11 @@ impl Registry {
         }
     }
 
-    /// Returns the owner of a lease, or `None` if there is no such lease.
+    /// Returns the owner of a lease, or `None` if there is no such lease or no access control.
     pub(in crate::server) fn owner_of(&self, app: &str, id: &str) -> Option<Owner> {
+        if !self.settings.tracks_owners {
+            return None;
+        }
         self.shards.shard(app, id).read().get(app, id).map(|lease| lease.registrant().owner.clone())
     }
 
@@ -49,7 +52,15 @@ impl Registry {
         self.owners.of(app)
     }
 
-    /// Records the owner that a peer knows, if it is unknown here.
+    /// Makes an identity the owner of a lease whose owner is unknown, unless another identity or a
+    /// server has a lease of the application.
+    pub(in crate::server) fn claim_owner(&self, app: &str, id: &str, owner: &Owner) {
+        if matches!(owner, Owner::Identity(_)) && !self.owners.has_other(app, owner) {
+            self.learn_owner(app, id, owner);
+        }
+    }
+
+    /// Records the owner of a lease, if it is unknown here.
     pub(in crate::server) fn learn_owner(&self, app: &str, id: &str, owner: &Owner) {
         if !owner.is_known() || self.owner_of(app, id).is_none_or(|known| known.is_known()) {
             return;

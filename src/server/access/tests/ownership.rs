@@ -58,21 +58,58 @@ async fn requests_about_an_absent_instance_claim_nothing() {
     assert_eq!(statuses(&server, "ORDERS", &a).await, DENIED);
 }
 
+/// Registers an instance of this id.
+async fn register(server: &EurekaServer, app: &str, id: &str, authorization: &str) -> StatusCode {
+    let request = Request::post(format!("/eureka/apps/{app}"))
+        .header("content-type", "application/json")
+        .header(AUTHORIZATION, authorization);
+    respond(server, request.body(registration(app, id)).unwrap()).await.status
+}
+
 #[tokio::test(start_paused = true)]
-async fn lease_with_an_unknown_owner_is_only_renewed_unless_the_policy_names_its_application() {
+async fn lease_with_an_unknown_owner_belongs_to_the_first_identity_that_renews_it() {
     let server = locked();
-    let [a, named, operator] = [basic("a", "pass-a"), basic("named", "pass-n"), basic("operator", "pass-o")];
-    assert_eq!(batch(&server, &["ORDERS", "BILLING", "OTHER"].map(|app| item("Register", app)), "").await, 200);
-    assert_eq!(statuses(&server, "ORDERS", &a).await, [200, 403, 403, 403, 403]);
-    let refused = send(&server, "DELETE /eureka/apps/ORDERS/i", &a, &[]).await;
-    assert!(refused.body.contains("Name the application in the policy"), "{}", refused.body);
-    assert_eq!(statuses(&server, "BILLING", &named).await, OWN);
-    assert_eq!(status(&server, "DELETE /eureka/apps/OTHER/i", &operator).await, 200);
-    // The node at which the instance registered sends its heartbeats with the owner.
-    assert_eq!(batch(&server, &[item("Heartbeat", "ORDERS")], "user:a").await, 200);
-    assert_eq!(statuses(&server, "ORDERS", &basic("b", "pass-b")).await, DENIED);
+    let [a, b, named] = [basic("a", "pass-a"), basic("b", "pass-b"), basic("named", "pass-n")];
+    let apps = ["ORDERS", "BILLING", "OTHER", "CART", "PETS"];
+    assert_eq!(batch(&server, &apps.map(|app| item("Register", app)), "").await, 200);
+    assert_eq!(status(&server, "PUT /eureka/apps/ORDERS/i", &a).await, 200);
+    assert_eq!(statuses(&server, "ORDERS", &b).await, DENIED);
     assert_eq!(batch(&server, &[item("Heartbeat", "ORDERS")], "user:b").await, 200);
     assert_eq!(statuses(&server, "ORDERS", &a).await, OWN, "a known owner stays");
+    // An application that the policy names belongs to its identities alone.
+    assert_eq!(statuses(&server, "BILLING", &a).await, DENIED);
+    assert_eq!(statuses(&server, "BILLING", &named).await, OWN);
+    let operator = basic("operator", "pass-o");
+    assert_eq!(status(&server, "PUT /eureka/apps/OTHER/i", &operator).await, 403);
+    assert_eq!(status(&server, "DELETE /eureka/apps/OTHER/i", &operator).await, 200);
+    // An override claims nothing.
+    assert_eq!(status(&server, "PUT /eureka/apps/CART/i/status?value=DOWN", &a).await, 200);
+    assert_eq!(status(&server, "PUT /eureka/apps/CART/i/metadata?k=v", &b).await, 200);
+    assert_eq!(status(&server, "DELETE /eureka/apps/CART/i", &b).await, 200);
+    // The node at which the instance registered sends its heartbeats with the owner.
+    assert_eq!(batch(&server, &[item("Heartbeat", "PETS")], "user:a").await, 200);
+    assert_eq!(statuses(&server, "PETS", &b).await, DENIED);
+    assert_eq!(statuses(&server, "PETS", &a).await, OWN);
+}
+
+#[tokio::test(start_paused = true)]
+async fn lease_with_an_unknown_owner_is_only_renewed_beside_a_lease_of_another_identity() {
+    let server = locked();
+    let [a, b] = [basic("a", "pass-a"), basic("b", "pass-b")];
+    assert_eq!(batch(&server, &[item("Register", "ORDERS")], "").await, 200);
+    assert_eq!(register(&server, "ORDERS", "j", &a).await, 204, "a new instance");
+    for _ in 0..2 {
+        assert_eq!(statuses(&server, "ORDERS", &b).await, [200, 403, 403, 403, 403]);
+    }
+    assert_eq!(register(&server, "ORDERS", "k", &b).await, 403);
+    let refused = send(&server, "DELETE /eureka/apps/ORDERS/i", &b, &[]).await;
+    assert_eq!(refused.body, "b may not change ORDERS: another identity registered it\n");
+    assert_eq!(statuses(&server, "ORDERS", &a).await, OWN);
+    // The same beside a lease of the server itself.
+    let own = Instance::builder("registry").id("j").host_name("h").ip_addr("10.0.0.1").port(80).build().unwrap();
+    server.register(own).unwrap();
+    assert_eq!(batch(&server, &[item("Register", "REGISTRY")], "").await, 200);
+    assert_eq!(statuses(&server, "REGISTRY", &a).await, [200, 403, 403, 403, 403]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -169,17 +206,76 @@ async fn subject_of_a_token_is_not_the_user_of_the_same_name() {
     assert_eq!(statuses(&server, "ORDERS", &token).await, DENIED);
 }
 
+/// Returns peers with one node, whose requests this service handles.
+#[cfg(feature = "peers")]
+fn peer(url: &str, node: &EurekaServer) -> crate::server::settings::Peers {
+    let service = node.service("/eureka");
+    let to_node = tower::service_fn(move |request: Request<crate::transport::RequestBody>| {
+        service.clone().oneshot(request.map(Body::new))
+    });
+    crate::server::settings::Peers::new().url(url).http_service(to_node).wait_when_empty(Duration::ZERO)
+}
+
+#[cfg(feature = "peers")]
+#[tokio::test(start_paused = true)]
+async fn leases_that_a_node_copied_at_its_start_stay_with_their_clients() {
+    let apps = ["RENEWED", "AGAIN", "DOWN", "CANCELLED", "SCALED"];
+    let [a, b] = [basic("a", "pass-a"), basic("b", "pass-b")];
+    let old = locked();
+    for app in apps {
+        assert_eq!(register(&old, app, "i", &a).await, 204);
+    }
+    let client = [Role::Read, Role::Register];
+    let access = Access::new().user("a", "pass-a", client).user("b", "pass-b", client);
+    let peers = peer("http://peer:pass-p@old/eureka/", &old);
+    let node = EurekaServer::builder().access(access).peers(peers).build().unwrap();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(apps.iter().all(|app| node.instance(app, "i").is_some()));
+    for (line, expected) in [
+        ("PUT /eureka/apps/RENEWED/i", 200),
+        ("POST /eureka/apps/AGAIN", 204),
+        ("PUT /eureka/apps/DOWN/i/status?value=DOWN", 200),
+        ("DELETE /eureka/apps/CANCELLED/i", 200),
+    ] {
+        assert_eq!(status(&node, line, &a).await, expected, "{line}");
+    }
+    assert_eq!(register(&node, "SCALED", "j", &a).await, 204);
+    for app in ["RENEWED", "AGAIN"] {
+        assert_eq!(statuses(&node, app, &b).await, DENIED, "{app}");
+        assert_eq!(statuses(&node, app, &a).await, OWN, "{app}");
+    }
+    assert_eq!(statuses(&node, "SCALED", &b).await, [200, 403, 403, 403, 403]);
+}
+
+#[cfg(feature = "peers")]
+#[tokio::test(start_paused = true)]
+async fn owners_are_sent_by_nodes_with_access_control_only() {
+    for (is_locked, expected) in [(false, None), (true, Some("server"))] {
+        let owners = std::sync::Arc::new(crate::sync::Mutex::new(Vec::new()));
+        let received = owners.clone();
+        let to_peer = tower::service_fn(move |request: Request<crate::transport::RequestBody>| {
+            if request.uri().path().contains("batch") {
+                received.lock().push(request.headers().get("eureka-owners").cloned());
+            }
+            async { Ok::<_, std::convert::Infallible>(http::Response::new(Body::empty())) }
+        });
+        let peers = crate::server::settings::Peers::new().url("http://b/eureka/").http_service(to_peer);
+        let builder = EurekaServer::builder().peers(peers.wait_when_empty(Duration::ZERO));
+        let server = if is_locked { builder.access(Access::new()) } else { builder }.build().unwrap();
+        let own = Instance::builder("registry").id("i").host_name("h").ip_addr("10.0.0.1").port(80).build().unwrap();
+        server.register(own).unwrap();
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let sent = owners.lock().clone();
+        let named = sent.iter().flatten().next().map(|value| value.to_str().unwrap());
+        assert_eq!((sent.is_empty(), named), (false, expected));
+    }
+}
+
 #[cfg(feature = "peers")]
 #[tokio::test(start_paused = true)]
 async fn owner_is_known_at_the_other_nodes() {
-    use crate::server::settings::Peers;
-
     let b = locked();
-    let service = b.service("/eureka");
-    let to_b = tower::service_fn(move |request: Request<crate::transport::RequestBody>| {
-        service.clone().oneshot(request.map(Body::new))
-    });
-    let peers = Peers::new().url("http://peer:pass-p@b/eureka/").http_service(to_b).wait_when_empty(Duration::ZERO);
+    let peers = peer("http://peer:pass-p@b/eureka/", &b);
     let access = Access::new().user("a", "pass-a", [Role::Register]).user("other", "x", [Role::Register]);
     let a = EurekaServer::builder().access(access).peers(peers).build().unwrap();
     for (app, who) in [("ORDERS", basic("a", "pass-a")), ("CART", basic("other", "x"))] {
