@@ -69,9 +69,13 @@ impl<B> Key<B> {
     }
 
     /// Returns an error if the settings have this key without a value: each of its entries that
-    /// counts is blank.
+    /// counts is blank. `may_be_blank` returns true for a user's key with which that is no error.
     #[cfg(feature = "server")]
-    pub(crate) fn check_not_blank(&self, settings: &Settings) -> Result<(), InvalidSetting> {
+    pub(crate) fn check_not_blank(
+        &self,
+        settings: &Settings,
+        may_be_blank: impl Fn(Option<&str>) -> bool,
+    ) -> Result<(), InvalidSetting> {
         let parts = map_parts(self.name);
         let key_of =
             |entry: &Entry| parts.and_then(|(prefix, suffix)| entry.map_key(prefix, suffix)).as_deref().map(relaxed);
@@ -80,15 +84,23 @@ impl<B> Key<B> {
             if settings.resolve(entry).is_ok_and(|resolved| !resolved.text.trim().is_empty()) {
                 continue;
             }
-            let has_value = match key_of(entry) {
-                Some(key) => settings.map_of(self)?.iter().any(|value| relaxed(value.key()) == key),
-                None => settings.value_of(self)?.is_some(),
-            };
-            if !has_value {
+            let key = key_of(entry);
+            if !self.has_value(settings, key.as_deref())? && !may_be_blank(key.as_deref()) {
                 return Err(InvalidSetting::clause(&entry.place(), "is blank: set it, or remove it"));
             }
         }
         Ok(())
+    }
+
+    /// Returns true if the settings have a value for this key: of a map, for this key of the user's in
+    /// lower case without dashes, or for any.
+    #[cfg(feature = "server")]
+    pub(crate) fn has_value(&self, settings: &Settings, key: Option<&str>) -> Result<bool, InvalidSetting> {
+        if !self.is_map() {
+            return Ok(settings.value_of(self)?.is_some());
+        }
+        let values = settings.map_of(self)?;
+        Ok(values.iter().any(|value| key.is_none_or(|key| relaxed(value.key()) == key)))
     }
 
     /// Sets the value that the settings have for this key, if they have one.

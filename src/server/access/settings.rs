@@ -333,9 +333,8 @@ fn spring_roles(text: &str) -> Result<Roles, String> {
         }
     }
     for name in foreign {
-        // Two edits lead from the usual USER to peer.
-        let edits = if name.len() > 4 { 2 } else { 1 };
-        if let Some(nearest) = nearest_within(name, Role::ALL.map(Role::name), edits) {
+        // Two edits lead from the usual USER to peer, and from OPERATOR to operate.
+        if let Some(nearest) = nearest_within(name, Role::ALL.map(Role::name), 1) {
             return Err(format!(
                 "{:?} is no role; did you mean {nearest}? Names that resemble no role are ignored",
                 Excerpt(name).to_string()

@@ -1,4 +1,4 @@
-//! Setters of the access control. A blank value is an error.
+//! Setters of the access control, and the settings of a protection that must not be blank.
 
 use super::property::Builder;
 use crate::config::{InvalidSetting, Value};
@@ -8,10 +8,64 @@ use crate::server::access::{SpringUser, UserSettings};
 
 type Set = Result<Builder, InvalidSetting>;
 
-/// Returns true for a setting that must have a value if it is present.
+/// Returns true for a setting that must have a value if it is present, unless other settings are
+/// [sufficient] without it.
 pub(super) fn is_protection(name: &str) -> bool {
     let families = ["eureka.server.access.", "spring.security.", "server.ssl."];
     families.into_iter().any(|family| name.starts_with(family)) && name != "server.ssl.enabled"
+}
+
+/// Names of settings, all of which are set.
+type Group = &'static [&'static str];
+
+/// Certificate and key of the server, in each form.
+const CERTIFICATE: &[Group] =
+    &[&["server.ssl.key-store"], &["server.ssl.certificate", "server.ssl.certificate-private-key"]];
+/// Credentials of one user.
+const CREDENTIALS: &[Group] = &[
+    &["eureka.server.access.users.<name>.password"],
+    &["eureka.server.access.users.<name>.token"],
+    &["eureka.server.access.users.<name>.certificate"],
+    &["eureka.server.access.users.<name>.subject"],
+];
+/// Keys of tokens.
+const KEYS: &[Group] = &[
+    &["eureka.server.access.jwt.keys-file"],
+    &["eureka.server.access.jwt.keys-url"],
+    &["spring.security.oauth2.resourceserver.jwt.jwk-set-uri"],
+];
+/// Settings that begin the access control. Without them, blank roles of callers without credentials
+/// would leave the registry open.
+const IDENTITIES: &[Group] = &[
+    &["spring.security.user.password"],
+    &["eureka.server.access.users-file"],
+    &["eureka.server.access.users.<name>.password"],
+    &["eureka.server.access.users.<name>.token"],
+    &["eureka.server.access.users.<name>.certificate"],
+    &["eureka.server.access.users.<name>.subject"],
+    &["eureka.server.access.jwt.keys-file"],
+    &["eureka.server.access.jwt.keys-url"],
+    &["spring.security.oauth2.resourceserver.jwt.jwk-set-uri"],
+];
+/// The default is never weaker.
+const ALWAYS: &[Group] = &[&[]];
+
+/// Returns the groups of settings of which one is as strong a protection without this setting. There
+/// is none for a setting whose default may be weaker than a value.
+pub(super) fn sufficient(name: &str) -> &'static [Group] {
+    const USERS: &str = "eureka.server.access.users.<name>.";
+
+    match name {
+        "server.ssl.client-auth" | "server.ssl.enabled-protocols" => &[],
+        // Client certificates without their CAs are an error in any case.
+        _ if name.starts_with("server.ssl.") => CERTIFICATE,
+        "spring.security.user.name" => &[&["spring.security.user.password"]],
+        "eureka.server.access.anonymous" => IDENTITIES,
+        "eureka.server.access.failed-attempts-per-minute" => ALWAYS,
+        _ if KEYS.iter().any(|keys| keys.contains(&name)) => KEYS,
+        _ if name.strip_prefix(USERS).is_some_and(|last| last != "roles") => CREDENTIALS,
+        _ => &[],
+    }
 }
 
 /// Changes the user of a Spring server.

@@ -108,9 +108,24 @@ impl EurekaServerBuilder {
         let mut properties = PROPERTIES.iter().filter(|property| is_read(property.name()));
         // Without its value, such a setting would leave the registry open, or on plain HTTP.
         let mut protections = properties.clone().filter(|property| access::is_protection(property.name()));
-        protections.try_for_each(|property| property.key.check_not_blank(settings)).map_err(Error::variable)?;
+        let may_be_blank = |property: &Property, key: Option<&str>| {
+            access::sufficient(property.name())
+                .iter()
+                .any(|group| group.iter().all(|name| has_value(settings, name, key)))
+        };
+        protections
+            .try_for_each(|property| property.key.check_not_blank(settings, |key| may_be_blank(property, key)))
+            .map_err(Error::variable)?;
         properties.try_fold(self, |builder, property| property.key.apply(settings, builder)).map_err(Error::variable)
     }
+}
+
+/// Returns true if a setting has a value: of a map, for this key of the user's if the setting is one
+/// of the same family.
+fn has_value(settings: &Settings, name: &str, key: Option<&str>) -> bool {
+    let property = PROPERTIES.iter().find(|property| property.name() == name);
+    // The error of a value is reported when the value is read.
+    property.is_some_and(|property| property.key.has_value(settings, key).unwrap_or(true))
 }
 
 /// Returns the settings of a registry server, those without a meaning here included.

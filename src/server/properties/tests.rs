@@ -408,6 +408,55 @@ fn blank_access_setting_is_an_error_unless_another_source_has_a_value() {
     assert_eq!(read(&[user], &[("eureka.server.access.users.orders.token", "0123456789")]), Ok(()));
 }
 
+#[test]
+fn blank_setting_beside_a_complete_protection_is_unset() {
+    const SECRET: (&str, &str) = ("spring.security.user.password", "secret");
+    const STORE: (&str, &str) = ("server.ssl.key-store", "/tls/a.p12");
+    const TOKEN: (&str, &str) = ("eureka.server.access.users.orders.token", "0123456789");
+
+    let read = |variable: (&str, &str), rest: &[(&str, &str)]| {
+        let settings = settings(&[variable], rest);
+        EurekaServer::builder().from_settings_standalone(&settings).map(|_| ()).map_err(|error| error.to_string())
+    };
+    for (variable, rest) in [
+        ("SPRING_SECURITY_USER_NAME", &[SECRET][..]),
+        ("EUREKA_SERVER_ACCESS_ANONYMOUS", &[SECRET]),
+        ("EUREKA_SERVER_ACCESS_ANONYMOUS", &[TOKEN]),
+        ("EUREKA_SERVER_ACCESS_FAILEDATTEMPTSPERMINUTE", &[SECRET]),
+        ("EUREKA_SERVER_ACCESS_USERS_ORDERS_APPLICATIONS", &[TOKEN]),
+        ("EUREKA_SERVER_ACCESS_USERS_ORDERS_PASSWORD", &[TOKEN]),
+        #[cfg(feature = "tls")]
+        ("SERVER_SSL_KEYPASSWORD", &[STORE]),
+        #[cfg(feature = "tls")]
+        ("SERVER_SSL_TRUSTSTORE", &[STORE]),
+        #[cfg(feature = "tls")]
+        (
+            "SERVER_SSL_KEYSTORE",
+            &[("server.ssl.certificate", "/tls/a.pem"), ("server.ssl.certificate-private-key", "/tls/a.key")],
+        ),
+    ] {
+        assert_eq!(read((variable, ""), rest), Ok(()), "{variable}");
+        let alone = read((variable, ""), &[]);
+        assert!(variable.contains("ATTEMPTS") || alone.is_err_and(|error| error.contains("is blank")), "{variable}");
+    }
+    // A default that is weaker, and a credential of another user.
+    for (variable, rest) in [
+        ("SPRING_SECURITY_USER_ROLES", SECRET),
+        ("SPRING_SECURITY_USER_PASSWORD", TOKEN),
+        ("EUREKA_SERVER_ACCESS_USERS_ORDERS_ROLES", TOKEN),
+        ("EUREKA_SERVER_ACCESS_USERS_CART_APPLICATIONS", TOKEN),
+        ("EUREKA_SERVER_ACCESS_USERSFILE", TOKEN),
+        #[cfg(feature = "tls")]
+        ("SERVER_SSL_CLIENTAUTH", STORE),
+        #[cfg(feature = "tls")]
+        ("SERVER_SSL_ENABLEDPROTOCOLS", STORE),
+        #[cfg(feature = "tls")]
+        ("SERVER_SSL_CERTIFICATEPRIVATEKEY", ("server.ssl.certificate", "/tls/a.pem")),
+    ] {
+        assert!(read((variable, ""), &[rest]).is_err_and(|error| error.contains("is blank")), "{variable}");
+    }
+}
+
 #[tokio::test]
 async fn spring_user_has_the_roles_of_this_registry_among_its_roles() {
     let roles = |roles: &str| {
@@ -424,7 +473,11 @@ async fn spring_user_has_the_roles_of_this_registry_among_its_roles() {
         let summary = roles(names).unwrap();
         assert!(summary.starts_with(expected), "{names}: {summary}");
     }
-    for names in ["read,regster", "regster", "READER", "read,Peers"] {
+    // Two edits lead to register and operate.
+    for names in ["REGISTRY", "OPERATOR", "READER"] {
+        assert!(roles(names).unwrap().starts_with("user may read,register,operate,peer;"), "{names}");
+    }
+    for names in ["read,regster", "regster", "operates", "read,Peers"] {
         assert!(roles(names).unwrap_err().contains("did you mean"), "{names}");
     }
 }
