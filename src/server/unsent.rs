@@ -88,10 +88,10 @@ impl Unsent {
     /// A body counts for at most half of the budget here, so that larger bodies are still sent.
     pub(crate) fn has_room_for(&self, bytes: usize) -> bool {
         let limit = if bytes <= SMALL { self.limit.saturating_mul(2) } else { self.limit };
-        let bytesbefore = self.bytes();
-        if bytesbefore.saturating_add(bytes.min(self.limit / 2)) <= limit {
+        let bytes_before = self.bytes();
+        if bytes_before.saturating_add(bytes.min(self.limit / 2)) <= limit {
             // A response of any size fits now.
-            if bytesbefore <= self.limit / 2 {
+            if bytes_before <= self.limit / 2 {
                 self.log_end();
             }
             return true;
@@ -102,7 +102,7 @@ impl Unsent {
             return false;
         }
         if let Some(Lasting { count, elapsed }) = self.exceeded.occurred() {
-            let (bytes, limit) = (bytesbefore, self.limit);
+            let (bytes, limit) = (bytes_before, self.limit);
             tracing::warn!(
                 bytes,
                 limit,
