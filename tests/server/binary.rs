@@ -377,7 +377,7 @@ fn invalid_address_is_an_error() {
         (("X", "x"), "--server.port=8k", 1, "--server.port is '8k'"),
         (("X", "x"), "--server.port", 1, "needs a value"),
         (("X", "x"), "--server.prot=1", 1, "server.prot is no setting"),
-        (("X", "x"), "--server.ssl.enabled=true", 1, "server.ssl is enabled, but it has no certificate"),
+        (("X", "x"), "--server.ssl.enabled=true", 1, "server.ssl has settings, but no certificate"),
         (("TOWER_EUREKA_LISTEN", "a b"), "", 2, "expected a host name"),
         (("X", "x"), "--listen=no nsense", 2, "expected a host name or an address"),
         (("X", "x"), "--listen=70000", 2, "expected a port"),

@@ -202,7 +202,7 @@ fn regions_and_zones_are_read_from_each_form_of_variables() {
 
 #[test]
 fn ssl_setting_never_leads_to_plain_http() {
-    let without = "it has no certificate";
+    let without = "server.ssl has settings, but no certificate";
     for (variable, value, expected) in [
         ("SERVER_SSL_ENABLED", "true", without),
         ("SERVER_SSL_KEYSTOREPASSWORD", "geheim", without),
