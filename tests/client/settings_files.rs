@@ -33,7 +33,7 @@ fn mistyped_setting_of_calls_or_of_the_servers_is_reported_with_the_most_similar
     ] {
         let (log, _logging) = Log::start(tracing::Level::INFO);
         let settings = Settings::builder().environment([("", ""); 0]).without_files().property(name, "1");
-        Eureka::builder_from(&settings.load().unwrap()).unwrap();
+        let _builder = Eureka::builder_from(&settings.load().unwrap()).unwrap();
         let expected = format!("setting without effect: property {name} is no setting; did you mean {nearest}?");
         assert!(log.text().contains(&expected), "{}", log.text());
     }
@@ -45,8 +45,8 @@ fn mistyped_setting_of_calls_or_of_the_servers_is_reported_with_the_most_similar
         let (log, _logging) = Log::start(tracing::Level::INFO);
         let settings = Settings::builder().environment([("", ""); 0]).without_files();
         let settings = settings.property(format!("{PREFIX}{name}"), "true").load().unwrap();
-        Eureka::builder_from(&settings).unwrap();
-        Eureka::builder_from(&settings).unwrap();
+        let _builder = Eureka::builder_from(&settings).unwrap();
+        let _builder = Eureka::builder_from(&settings).unwrap();
         let text = log.text();
         assert!(text.contains("INFO") && text.matches(reason).count() == 1 && !text.contains("WARN"), "{text}");
     }
