@@ -38,8 +38,8 @@ pub enum ClientAuth {
 ///
 /// The files are read again when they changed: a new connection checks this at most every 5
 /// seconds. Files that are unusable then are logged once, and the previous ones stay in force.
-/// Connections that exist keep their certificates, but those of clients with a certificate end within
-/// 10 seconds, since its CA may have been removed.
+/// Connections that exist keep their certificates, but those of clients with a certificate end
+/// within 10 seconds, since its CA may have been removed.
 ///
 /// ```no_run
 /// use tokio::net::TcpListener;
@@ -134,9 +134,9 @@ impl std::error::Error for Failure {}
 /// listener have changed, and requests in flight. The connections end spread over this time.
 const OUTDATED_TIME: Duration = Duration::from_secs(10);
 
-/// Completes when a connection with a client certificate has to end, since the files of the listener
-/// have changed: the CA of the certificate may have been removed. The client connects again, and is
-/// verified by the new files.
+/// Completes when a connection with a client certificate has to end, since the files of the
+/// listener have changed: the CA of the certificate may have been removed. The client connects
+/// again, and is verified by the new files.
 pub(super) async fn outdated(mut changes: watch::Receiver<()>) {
     if changes.changed().await.is_err() {
         std::future::pending::<()>().await;
