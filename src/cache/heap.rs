@@ -60,7 +60,7 @@ fn heap_of_an_instance_is_as_documented_and_stays_so() {
     let mut held = None::<(LocalCopy, Snapshot)>;
     let first = allocation_counter::measure(|| {
         let mut copy = LocalCopy::new(&crate::config::OfflineConfig::default());
-        copy.apply_full(&Applications::from_json(&full).unwrap(), None, Instant::now());
+        copy.apply_full(&Applications::from_json(&full).unwrap(), 0, None, Instant::now());
         let snapshot = copy.snapshot();
         held = Some((copy, snapshot));
     });
@@ -90,7 +90,7 @@ fn heap_of_an_instance_is_as_documented_and_stays_so() {
 fn list_in_which_only_heartbeats_changed_is_not_decoded_again() {
     let full = body((0..SIZE).map(|at| instance(at, 0)));
     let mut copy = LocalCopy::new(&crate::config::OfflineConfig::default());
-    copy.apply_full(&Applications::from_json(&full).unwrap(), None, Instant::now());
+    copy.apply_full(&Applications::from_json(&full).unwrap(), 0, None, Instant::now());
     let before = copy.snapshot();
     let renewed = body((0..SIZE).map(|at| {
         let instance = instance(at, 0);
@@ -102,7 +102,7 @@ fn list_in_which_only_heartbeats_changed_is_not_decoded_again() {
     let list = decoder.finish().unwrap().list;
     // The index of what is known, the list, and the skeleton.
     assert!(decoded.bytes_total < 150 * SIZE as u64, "{} bytes", decoded.bytes_total);
-    copy.apply_full(&list, None, Instant::now());
+    copy.apply_full(&list, 0, None, Instant::now());
     let after = copy.snapshot();
     assert!(before.applications().zip(after.applications()).all(|(a, b)| std::sync::Arc::ptr_eq(a, b)));
 }

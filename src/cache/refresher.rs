@@ -10,7 +10,7 @@ use super::propagation::Propagation;
 use super::snapshot::Snapshot;
 use crate::config::ClientConfig;
 use crate::error::{Error, Kind};
-use crate::model::{Applications, Digest};
+use crate::model::Applications;
 use crate::panics::catch_panic;
 use crate::sync::offload;
 use crate::time::{Backoff, jittered, lengthened, random_part};
@@ -157,7 +157,7 @@ impl Refresher {
 
     /// Takes over a list that was saved earlier, before the first fetch. Returns its snapshot.
     pub(super) async fn restore(&mut self, list: Applications) -> Snapshot {
-        self.apply(list, None, |local, list, _, _| local.restore(list)).await;
+        self.apply(list, |local, list, _| local.restore(list)).await;
         self.local.snapshot()
     }
 
@@ -235,11 +235,12 @@ impl Refresher {
         };
         self.responded();
         let origin = delta.origin.clone();
-        self.local.set_responder(&origin);
+        self.local.set_responder(&origin, self.transport.server_count());
         delta.digest = delta.digest.filter(|_| self.counts_only.as_ref() != Some(&origin));
         let (version, is_exact) = (delta.list.version, self.local.is_exact(delta.digest));
         let continues = is_exact || self.continuity.is_continued_by(&delta.origin, version);
-        if continues && self.apply(delta.list, delta.digest, LocalCopy::apply_delta).await {
+        let digest = delta.digest;
+        if continues && self.apply(delta.list, move |local, list, now| local.apply_delta(list, digest, now)).await {
             self.continuity.continued(delta.origin, version, delta.requested);
             (self.mismatches, self.digest_pauses) = (0, 0);
             return Ok(());
@@ -330,10 +331,10 @@ impl Refresher {
             Full::Unchanged(origin, requested) => {
                 self.report.unchanged(began, origin.url());
                 self.responded();
-                self.local.set_responder(&origin);
+                self.local.set_responder(&origin, self.transport.server_count());
                 let held = self.local.held();
                 self.local.apply_unchanged(self.response_clock);
-                self.leave_empty_server(held, &origin);
+                self.leave_empty_server(held);
                 self.continuity.renewed(origin, requested);
                 self.etag = known.map(|etag| (etag, self.local.changes()));
                 return Ok(());
@@ -345,11 +346,10 @@ impl Refresher {
         self.fetched = true;
         self.deltas_offered = list.version.is_some_and(|version| version != -1);
         self.responded();
-        self.local.set_responder(&origin);
-        let (held, listed, hash) = (self.local.held(), list.len(), list.hash.clone());
-        self.apply(list, digest, LocalCopy::apply_full).await;
-        self.local.mirror.count_skipped(hash.as_deref(), skipped);
-        self.leave_empty_server(held, &origin);
+        self.local.set_responder(&origin, self.transport.server_count());
+        let (held, listed) = (self.local.held(), list.len());
+        self.apply(list, move |local, list, now| local.apply_full(list, skipped, digest, now)).await;
+        self.leave_empty_server(held);
         self.continuity.renewed(origin, requested);
         // Only servers that send digests are known to use an `ETag` for one list only.
         self.etag = etag.filter(|_| self.local.has_digest()).map(|etag| (etag, self.local.changes()));
@@ -365,15 +365,12 @@ impl Refresher {
 
     /// Begins the next fetch at another server if this one has no instance and some are held, since
     /// another one may have them. `before` is the number of held instances before the response.
-    fn leave_empty_server(&self, before: usize, origin: &Origin) {
-        if !self.local.is_empty() {
-            return;
-        }
+    fn leave_empty_server(&self, before: usize) {
         let held = self.local.held();
-        if held < before {
+        if self.local.is_empty() && held < before {
             tracing::warn!(removed = before - held, "registry stays empty, removing held instances");
         }
-        if held > 0 {
+        if let Some(origin) = self.local.empty_server() {
             self.transport.leave_reader(origin.url());
         }
     }
@@ -382,18 +379,17 @@ impl Refresher {
     async fn apply<T: Send + 'static>(
         &mut self,
         list: Applications,
-        digest: Option<Digest>,
-        apply: fn(&mut LocalCopy, &Applications, Option<Digest>, Instant) -> T,
+        apply: impl FnOnce(&mut LocalCopy, &Applications, Instant) -> T + Send + 'static,
     ) -> T {
         let now = self.response_clock;
         if list.len() < OFFLOAD_INSTANCES {
-            return apply(&mut self.local, &list, digest, now);
+            return apply(&mut self.local, &list, now);
         }
         // If this panics, the snapshot remains.
         let rest = self.local.without_list();
         let mut local = std::mem::replace(&mut self.local, rest);
         let (local, output) = offload(move || {
-            let output = apply(&mut local, &list, digest, now);
+            let output = apply(&mut local, &list, now);
             // The snapshot updates the index of VIP addresses, which takes time as well.
             local.snapshot();
             (local, output)

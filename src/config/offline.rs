@@ -186,8 +186,9 @@ impl Disappearance {
     /// Sets the time after which a list without any instance is believed. Defaults to the lease of
     /// each instance, at least 15 minutes.
     ///
-    /// It counts while the registry responds. At least three empty lists in a row have to confirm
-    /// it, from all registry servers in turn. Zero believes an empty list at once, and
+    /// It counts while the registry responds. At least three empty lists in a row, and as many as
+    /// there are registry servers, have to confirm it. The servers are asked in turn. A list whose
+    /// instances cannot be read is not empty. Zero believes an empty list at once, and
     /// `Duration::MAX` never.
     pub fn empty_hold(mut self, time: Duration) -> Self {
         self.empty_hold = Some(time.min(LONGEST_WAIT));
@@ -217,11 +218,11 @@ impl Disappearance {
         self.hold.unwrap_or_else(|| lease.max(MIN_HOLD))
     }
 
-    /// Returns `true` if this number of lists in a row without any instance, over this time, is
-    /// believed for an instance with this lease duration.
-    pub(crate) fn is_empty_believed(&self, lists: u32, elapsed: Duration, lease: Duration) -> bool {
+    /// Returns `true` if this number of lists in a row without any instance, over this time, from
+    /// this number of servers in turn, is believed for an instance with this lease duration.
+    pub(crate) fn is_empty_believed(&self, lists: u32, servers: u32, elapsed: Duration, lease: Duration) -> bool {
         let hold = self.empty_hold.unwrap_or_else(|| lease.max(MIN_EMPTY_HOLD));
-        elapsed >= hold && (lists >= EMPTY_LISTS || hold.is_zero())
+        elapsed >= hold && (lists >= servers.max(EMPTY_LISTS) || hold.is_zero())
     }
 
     /// Returns `true` if a list of this length is implausible after one with `before` instances.

@@ -281,7 +281,7 @@ impl Servers {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.order.urls().len()
+        self.order.len()
     }
 
     pub(super) fn status(&self) -> Vec<RegistryServer> {

@@ -269,6 +269,11 @@ impl Transport {
         self.servers.hosts()
     }
 
+    /// Returns the number of servers.
+    pub(crate) fn server_count(&self) -> usize {
+        self.servers.len()
+    }
+
     /// Begins the next read at another server than this one, if there is one.
     pub(crate) fn leave_reader(&self, url: &str) {
         self.servers.order.leave(Access::Read, url);

@@ -307,6 +307,10 @@ impl ServerOrder {
         self.lock().servers.is_empty()
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.lock().servers.len()
+    }
+
     /// Returns the URLs in the order of the list.
     pub(super) fn urls(&self) -> Vec<ServiceUrl> {
         self.lock().servers.iter().map(|server| server.listed.url.clone()).collect()

@@ -537,3 +537,32 @@ async fn remote_regions_are_used_in_their_order_while_the_own_one_has_no_instanc
     assert!(registry.lines().contains(&expected), "{:?}", registry.lines());
     uses_regions_in_their_order(&client, |instance| registry.put(instance), |id| registry.cancel(id)).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn other_servers_are_asked_for_names_while_one_is_empty() {
+    let names = |interest: Interest| {
+        let start = Instant::now();
+        let registry = Scripted::new(move |asked| {
+            let is_empty = asked.host == "a" && start.elapsed() > 60 * SECOND;
+            let listed = if is_empty { vec![] } else { vec![with_vips("orders", "a", "orders")] };
+            match asked.line.as_str() {
+                "GET /apps/delta" => Reply::Json(delta(&[], if is_empty { "" } else { "UP_1_" })),
+                line if line.starts_with("GET /apps/") => Reply::Status(404),
+                _ => Reply::Json(list(&listed)),
+            }
+        });
+        let client = Eureka::builder().service_url("http://a/eureka,http://b/eureka").interest(interest);
+        let client = client.shuffle_servers(false).session_duration(6_000 * SECOND).http_service(registry.clone());
+        (client.build().unwrap(), registry)
+    };
+    for interest in [Interest::Used, Interest::Vip("orders".into())] {
+        let (client, registry) = names(interest.clone());
+        let _discovered = client.discover("orders");
+        for _ in 0..60 {
+            sleep(60 * SECOND).await;
+            assert_eq!(client.snapshot().instance_count(), 1, "{interest:?}: {:?}", registry.lines());
+        }
+        let status = client.status();
+        assert_eq!((status.held(), status.server()), (0, Some("http://b/eureka/")), "{interest:?}");
+    }
+}

@@ -25,7 +25,7 @@ fn three_of_a_hundred_applications_take_at_most_twice_the_heap_of_a_registry_of_
         let lists = names.iter().zip(&bodies).map(|(name, body)| {
             let resource = Resource::App(name.as_str().into());
             let mut list = List::restored(&offline, &resource, &Applications::default());
-            list.local.apply_full(&Applications::from_json(body).unwrap(), None, now);
+            list.local.apply_full(&Applications::from_json(body).unwrap(), 0, None, now);
             list.snapshot = list.local.snapshot();
             list
         });
@@ -38,7 +38,7 @@ fn three_of_a_hundred_applications_take_at_most_twice_the_heap_of_a_registry_of_
     let mut kept_whole = None;
     let alone = allocation_counter::measure(|| {
         let mut copy = LocalCopy::new(&offline);
-        copy.apply_full(&Applications::from_json(&whole).unwrap(), None, now);
+        copy.apply_full(&Applications::from_json(&whole).unwrap(), 0, None, now);
         let snapshot = copy.snapshot();
         assert_eq!(snapshot.instance_count(), USED * SIZE / APPS);
         kept_whole = Some((copy, snapshot));

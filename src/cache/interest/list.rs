@@ -10,7 +10,7 @@ use crate::cache::snapshot::Snapshot;
 use crate::config::OfflineConfig;
 use crate::model::{ActionType, Application, Applications, Instance, InstanceStatus};
 use crate::time::Moment;
-use crate::transport::{Fetched, Full, Origin, Resource};
+use crate::transport::{Fetched, Full, Resource};
 
 /// Copy of one resource.
 #[derive(Debug)]
@@ -65,19 +65,20 @@ impl List {
         }
     }
 
-    /// Applies a response to a request for the resource.
-    pub(super) fn apply(&mut self, full: Full, now: Instant) {
+    /// Applies a response to a request for the resource. `servers` is the number of all servers.
+    pub(super) fn apply(&mut self, full: Full, servers: usize, now: Instant) {
         let is_first = self.updated.replace(Moment::now()).is_none();
         match full {
             Full::Unchanged(origin, requested) => {
-                self.local.set_responder(&origin);
+                self.local.set_responder(&origin, servers);
                 self.local.apply_unchanged(now);
                 self.continuity.renewed(origin, requested);
                 self.mean = self.mean * 4 / 5;
             }
-            Full::Changed(Fetched { list, origin, requested, digest, etag, received, is_compressed, .. }) => {
-                self.local.set_responder(&origin);
-                self.local.apply_full(&list, digest, now);
+            Full::Changed(fetched) => {
+                let Fetched { list, skipped, origin, requested, digest, etag, received, is_compressed, .. } = fetched;
+                self.local.set_responder(&origin, servers);
+                self.local.apply_full(&list, skipped, digest, now);
                 self.continuity.renewed(origin, requested);
                 self.mean = match (is_first, &etag) {
                     (true, Some(_)) => 0,
@@ -94,9 +95,8 @@ impl List {
     /// Applies the part of a delta that concerns the resource. The caller has checked that it
     /// continues the list: the hash of a delta is that of the whole registry, and proves nothing
     /// here.
-    pub(super) fn apply_delta(&mut self, resource: &Resource, delta: &Applications, origin: &Origin, now: Instant) {
+    pub(super) fn apply_delta(&mut self, resource: &Resource, delta: &Applications, now: Instant) {
         self.updated = Some(Moment::now());
-        self.local.set_responder(origin);
         self.local.apply_part(&self.part_of(resource, delta), true, now);
         self.snapshot = self.local.snapshot();
     }

@@ -244,6 +244,7 @@ impl UsedRefresher {
         }
         if is_due && refreshed.is_ok() {
             self.confirm_disappearances().await;
+            self.leave_empty_server();
             if self.cost.refreshed() {
                 self.consider_whole().await;
             }
@@ -276,7 +277,7 @@ impl UsedRefresher {
             if list.continuity.take_due_verification() || !list.continuity.is_continued_by(&delta.origin, version) {
                 return true;
             }
-            list.apply_delta(resource, &delta.list, &delta.origin, clock);
+            list.apply_delta(resource, &delta.list, clock);
             list.continuity.continued(delta.origin.clone(), version, delta.requested);
             false
         });
@@ -476,12 +477,12 @@ impl UsedRefresher {
         let rest = known.without_list();
         let mut list = std::mem::replace(known, rest);
         list.local.set_others(self.has_others || self.lists_any_recent());
-        let (is_new, held) = (list.updated.is_none(), list.local.held());
+        let (is_new, held, servers) = (list.updated.is_none(), list.local.held(), self.transport.server_count());
         if instances < OFFLOAD_INSTANCES {
-            list.apply(full, now);
+            list.apply(full, servers, now);
         } else {
             list = offload(move || {
-                list.apply(full, now);
+                list.apply(full, servers, now);
                 list
             })
             .await;
@@ -510,6 +511,15 @@ impl UsedRefresher {
             if list.local.held() > 0 {
                 list.confirm(resource, &delta.list, self.response_clock);
             }
+        }
+    }
+
+    /// Begins the next refresh at another server if this one lists none of a name's instances and
+    /// some are held, since another one may have them.
+    fn leave_empty_server(&self) {
+        // One refresh asks one server, unless that fails.
+        if let Some(origin) = self.lists.values().find_map(|list| list.local.empty_server()) {
+            self.transport.leave_reader(origin.url());
         }
     }
 
