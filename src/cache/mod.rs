@@ -34,6 +34,7 @@ mod progress;
 mod propagation;
 mod publish;
 mod refresher;
+mod refusals;
 mod regions;
 mod saved;
 mod snapshot;

@@ -7,6 +7,7 @@ use super::continuity::{Continuity, MAX_GAP};
 use super::local_copy::LocalCopy;
 use super::progress::{DeltaUse, FetchOutcome, Report};
 use super::propagation::Propagation;
+use super::refusals::Refusals;
 use super::snapshot::Snapshot;
 use crate::config::ClientConfig;
 use crate::error::{Error, Kind};
@@ -26,12 +27,6 @@ const FULL_REFRESHES: u32 = 5;
 const FULL_REFRESH_INTERVALS: u32 = 2;
 /// Number of pauses in a row, all due to digests, after which digests are ignored.
 const PAUSES_BEFORE_COUNTS: u32 = 2;
-/// Time after a full fetch for which a refused delta causes no other one. It is as long as servers
-/// keep changes. A server that serves full lists only is consumed at this rate.
-const REFUSED_PERIOD: Duration = Duration::from_secs(180);
-/// The same time if the status means that the server is overloaded.
-const OVERLOAD_PERIOD: Duration = Duration::from_secs(600);
-
 /// Maximum random delay of a full fetch after a mismatched delta. All clients detect the mismatch
 /// within one interval.
 const MAX_SPREAD: Duration = Duration::from_secs(10);
@@ -44,8 +39,8 @@ pub(super) const OFFLOAD_INSTANCES: usize = 250;
 pub(crate) struct Refresher {
     transport: Transport,
     interval: Duration,
-    /// Time within which the first fetch tries all servers.
-    race: Duration,
+    /// Time within which the first fetch tries all servers, unless the process has a list.
+    race: Option<Duration>,
     delta: bool,
     local: LocalCopy,
     continuity: Continuity,
@@ -61,10 +56,7 @@ pub(crate) struct Refresher {
     digest_pauses: u32,
     /// Server whose digests are ignored, since those of its deltas are wrong.
     counts_only: Option<Origin>,
-    /// Set if the last delta was refused: the time after the last full fetch until the next one.
-    refused: Option<Duration>,
-    /// Time at which the last full fetch began.
-    last_full: Instant,
+    refusals: Refusals,
     /// Number of refreshes for which deltas are still paused.
     full_only: u32,
     /// Number of intervals between two full refreshes meanwhile.
@@ -81,16 +73,6 @@ pub(crate) struct Refresher {
     report: Report,
 }
 
-/// Returns the time after the last full list for which a refused delta causes no other one. `None`
-/// if the error is no refusal.
-pub(super) fn refusal_period(error: Kind) -> Option<Duration> {
-    match error {
-        Kind::Status(420 | 429 | 502..=504 | 509 | 529) | Kind::Timeout => Some(OVERLOAD_PERIOD),
-        Kind::Status(_) => Some(REFUSED_PERIOD),
-        _ => None,
-    }
-}
-
 /// Result of fetching a delta.
 enum Delta {
     Received(Box<Fetched>),
@@ -98,6 +80,8 @@ enum Delta {
     NotOffered,
     /// The response is no delta.
     Unusable,
+    /// The server rejects deltas repeatedly.
+    Rejected,
 }
 
 impl Refresher {
@@ -110,7 +94,7 @@ impl Refresher {
         Self {
             transport: transport.in_background(),
             interval,
-            race: config.ready_timeout,
+            race: Some(config.ready_timeout),
             delta,
             local: LocalCopy::new(&config.offline),
             continuity: Continuity::new(),
@@ -121,8 +105,7 @@ impl Refresher {
             mismatches: 0,
             digest_pauses: 0,
             counts_only: None,
-            refused: None,
-            last_full: now,
+            refusals: Refusals::default(),
             full_only: 0,
             full_intervals: 1,
             failing_since: None,
@@ -132,6 +115,11 @@ impl Refresher {
             propagation: Propagation::default(),
             report: Report::default(),
         }
+    }
+
+    /// Tries the servers of the first fetch one after the other, since there is a list already.
+    pub(super) fn without_race(self) -> Self {
+        Self { race: None, ..self }
     }
 
     /// Returns the report on the latest refresh.
@@ -144,7 +132,7 @@ impl Refresher {
         match () {
             () if !self.delta => DeltaUse::Off,
             () if !self.fetched => DeltaUse::Undecided,
-            () if !self.deltas_offered => DeltaUse::NotOffered,
+            () if !self.deltas_offered || self.refusals.are_deltas_off() => DeltaUse::NotOffered,
             () if self.full_only > 0 => DeltaUse::Paused,
             () => DeltaUse::InUse,
         }
@@ -206,7 +194,7 @@ impl Refresher {
     /// while there is no connection. A server that responds with an error or too late may be
     /// overloaded. A pause that all servers asked for is obeyed.
     fn delay_after(&mut self, error: &Error) -> Duration {
-        self.overloaded = self.refused.is_some()
+        self.overloaded = self.refusals.is_refused()
             || matches!(error.kind(), Kind::Status(420 | 429 | 500..) | Kind::Paused(_) | Kind::Timeout);
         if let Some(pause) = self.transport.pause() {
             return jittered(self.interval).max(lengthened(pause));
@@ -217,8 +205,7 @@ impl Refresher {
 
     /// Refreshes once: by a delta if possible, otherwise by the whole registry.
     async fn refresh(&mut self) -> Result<(), Error> {
-        let refused = self.refused.take();
-        if !self.is_delta_useful() || self.is_full_due(refused) {
+        if !self.is_delta_useful() || self.is_full_due() {
             return self.fetch_all().await;
         }
         if self.full_only > 0 {
@@ -228,6 +215,12 @@ impl Refresher {
         let mut delta = match self.fetch_delta().await? {
             Delta::Received(delta) => *delta,
             Delta::NotOffered => return self.fetch_all().await,
+            Delta::Rejected => {
+                // A server that rejects full lists as well rejects this client, and not deltas.
+                self.fetch_all().await?;
+                self.refusals.turn_deltas_off();
+                return Ok(());
+            }
             Delta::Unusable => {
                 self.mismatched(None);
                 return self.fetch_all_delayed().await;
@@ -260,7 +253,7 @@ impl Refresher {
         }
         tracing::warn!(
             refreshes = FULL_REFRESHES,
-            "deltas repeatedly do not match, fetching the whole registry for a while"
+            "deltas repeatedly do not match or cannot be read, fetching the whole registry for a while"
         );
         (self.mismatches, self.full_only) = (0, FULL_REFRESHES);
         self.full_intervals = FULL_REFRESH_INTERVALS;
@@ -277,38 +270,44 @@ impl Refresher {
     /// recent response before it. After an overload, a delta is a cheap probe of the server.
     fn is_delta_useful(&self) -> bool {
         let can_continue = self.continuity.is_recent() || self.local.has_digest() || self.overloaded;
-        self.delta && self.deltas_offered && !self.local.is_empty() && can_continue
+        let is_offered = self.deltas_offered && !self.refusals.are_deltas_off();
+        self.delta && is_offered && !self.local.is_empty() && can_continue
     }
 
     /// Returns `true` if a full fetch is due although a delta could be applied: to verify the copy,
     /// or because deltas have been refused for long.
-    fn is_full_due(&mut self, refused: Option<Duration>) -> bool {
-        match refused {
-            Some(period) => self.last_full.elapsed() >= period,
-            None => !self.overloaded && self.continuity.take_due_verification(),
+    fn is_full_due(&mut self) -> bool {
+        if self.refusals.is_refused() {
+            return self.refusals.is_full_due();
         }
+        !self.overloaded && self.continuity.take_due_verification()
     }
 
     /// Fetches a delta.
     ///
     /// A refusal is returned as an error. A full fetch costs the server more, so it would be no
-    /// remedy.
+    /// remedy, unless the server rejects deltas for good.
     async fn fetch_delta(&mut self) -> Result<Delta, Error> {
         let began = Instant::now();
         let error = match self.transport.changes().await {
             Ok(Some(delta)) => {
+                self.refusals.ended();
                 self.observe(FetchOutcome::Delta, began, &delta);
                 return Ok(Delta::Received(Box::new(delta)));
             }
-            Ok(None) => return Ok(Delta::NotOffered),
+            Ok(None) => {
+                self.refusals.ended();
+                return Ok(Delta::NotOffered);
+            }
             Err(error) => error,
         };
         self.report.failed(began, &error);
+        let is_rejected = self.refusals.failed(error.kind());
         match error.kind() {
-            Kind::InvalidResponse => return Ok(Delta::Unusable),
-            kind => self.refused = refusal_period(kind),
+            Kind::InvalidResponse => Ok(Delta::Unusable),
+            _ if is_rejected => Ok(Delta::Rejected),
+            _ => Err(error),
         }
-        Err(error)
     }
 
     /// Fetches the whole registry after a random delay, so that clients with the same mismatch
@@ -322,9 +321,9 @@ impl Refresher {
 
     async fn fetch_all(&mut self) -> Result<(), Error> {
         let known = self.etag.take().filter(|(_, changes)| *changes == self.local.changes()).map(|(etag, _)| etag);
-        let race = (!self.fetched).then_some(self.race);
+        let race = self.race.filter(|_| !self.fetched);
         let began = Instant::now();
-        self.last_full = began;
+        self.refusals.full_fetched();
         let full = self.transport.full(known.as_ref(), race, &self.local.known()).await;
         let fetched = match full.inspect_err(|error| self.report.failed(began, error))? {
             Full::Changed(fetched) => fetched,

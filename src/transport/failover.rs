@@ -43,7 +43,7 @@ pub(super) struct SendOptions {
     /// Time after which the next server is tried while the previous attempt is still pending.
     pub(super) stagger: Option<Duration>,
     /// Time within which all servers are tried, and not only a few, although the previous ones have
-    /// not responded.
+    /// not responded. While a response is being received, no further server is tried.
     pub(super) race: Option<Duration>,
     /// Tries only the server of the last write, and does not change the order of the servers.
     pub(super) last_writer_only: bool,
@@ -53,15 +53,33 @@ pub(super) struct SendOptions {
 const MAX_RACING: usize = 16;
 /// Time after which the next server of a race is tried.
 const RACE_STAGGER: Duration = Duration::from_secs(1);
-/// Minimum of this time if many servers share a short race.
+/// Minimum of this time if more servers share a race than fit into it.
 const MIN_RACE_STAGGER: Duration = Duration::from_millis(50);
 
 impl SendOptions {
     /// Returns the time after which the next of these servers is tried. A race leaves the last
     /// server as much time as the others.
     fn stagger_of(&self, servers: usize) -> Option<Duration> {
-        let share = |race: Duration| race / (servers.min(MAX_RACING) + 1) as u32;
-        self.race.map(|race| share(race).clamp(MIN_RACE_STAGGER, RACE_STAGGER)).or(self.stagger)
+        let servers = servers.min(MAX_RACING) as u32;
+        let of_race = |race: Duration| match RACE_STAGGER * servers <= race {
+            true => RACE_STAGGER,
+            false => (race / (servers + 1)).clamp(MIN_RACE_STAGGER, RACE_STAGGER),
+        };
+        self.race.map(of_race).or(self.stagger)
+    }
+}
+
+/// Attempt in progress.
+struct Running<'a, F> {
+    server: &'a ServiceUrl,
+    /// Set once the head of a successful response has arrived.
+    has_head: Arc<AtomicBool>,
+    attempt: Pin<Box<F>>,
+}
+
+impl<F> Running<'_, F> {
+    fn has_head(&self) -> bool {
+        self.has_head.load(Ordering::Relaxed)
     }
 }
 
@@ -155,13 +173,17 @@ impl Servers {
         let (mut errors, mut unavailable) = (ServerErrors::default(), Vec::new());
         let mut last = order.first().expect("the list of servers is not empty");
         let mut waiting = order.iter();
-        let mut running: Vec<(&ServiceUrl, Pin<Box<_>>)> = Vec::new();
+        let mut running: Vec<Running<'_, _>> = Vec::new();
+        let mut is_next_due = true;
         loop {
-            if running.len() < MAX_RACING
+            if is_next_due
+                && running.len() < MAX_RACING
                 && let Some(server) = waiting.next()
             {
                 last = server;
-                running.push((server, Box::pin(self.attempt(server, stack, operation, &read))));
+                let has_head = Arc::<AtomicBool>::default();
+                let attempt = Box::pin(self.attempt(server, stack, operation, has_head.clone(), &read));
+                running.push(Running { server, has_head, attempt });
             }
             if running.is_empty() {
                 break;
@@ -173,13 +195,16 @@ impl Servers {
                 attempt = first_finished(&mut running) => Some(attempt),
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => None,
             };
+            // A list that is being received needs no second one, unless its attempt fails.
+            is_next_due = options.race.is_none() || !running.iter().any(Running::has_head);
             match finished {
                 None => {}
                 Some((server, Attempt::Completed(value))) => {
                     if !options.last_writer_only {
                         if options.race.is_some() {
                             // Writes should not begin at servers that have not responded either.
-                            unavailable.extend(running.iter().map(|(server, _)| *server));
+                            let silent = running.iter().filter(|running| !running.has_head());
+                            unavailable.extend(silent.map(|running| running.server));
                         }
                         self.order.succeeded(access, server, &unavailable);
                         self.note_writer(access, server.as_str());
@@ -221,6 +246,7 @@ impl Servers {
         server: &ServiceUrl,
         stack: &HttpStack,
         operation: &Operation<'_>,
+        has_head: Arc<AtomicBool>,
         read: &impl Fn(&ServiceUrl, ServerResponse) -> F,
     ) -> Attempt<T> {
         let subject = operation.subject();
@@ -231,7 +257,7 @@ impl Servers {
                 return Attempt::Rejected(error.with_source(e));
             }
         };
-        let response = match stack.exchange(request, operation.list.as_ref()).await {
+        let response = match stack.exchange(request, operation.list.as_ref(), &has_head).await {
             Ok(response) => response,
             Err(failed) if failed.is_local() => return Attempt::Rejected(failed.error(subject, server)),
             Err(failed) => return Attempt::Failed { error: failed.error(subject, server), unavailable: true },
@@ -305,12 +331,12 @@ fn replace(order: &ServerOrder, list: Vec<ListedServer>) {
 
 /// Waits for the first attempt that finishes, and removes it from the list.
 async fn first_finished<'a, T, F: Future<Output = Attempt<T>>>(
-    running: &mut Vec<(&'a ServiceUrl, Pin<Box<F>>)>,
+    running: &mut Vec<Running<'a, F>>,
 ) -> (&'a ServiceUrl, Attempt<T>) {
     poll_fn(|cx| {
         for at in 0..running.len() {
-            if let Poll::Ready(attempt) = running[at].1.as_mut().poll(cx) {
-                return Poll::Ready((running.swap_remove(at).0, attempt));
+            if let Poll::Ready(attempt) = running[at].attempt.as_mut().poll(cx) {
+                return Poll::Ready((running.swap_remove(at).server, attempt));
             }
         }
         Poll::Pending

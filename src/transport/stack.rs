@@ -1,5 +1,6 @@
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -132,17 +133,19 @@ impl HttpStack {
     /// A bearer token that the server rejects is renewed once, and the request is sent again. While
     /// renewed tokens are rejected as well, they are renewed after ever longer pauses.
     ///
-    /// A successful response to a request for a `list` is decoded while it arrives.
+    /// A successful response to a request for a `list` is decoded while it arrives. `has_head` is set
+    /// once its head has arrived.
     pub(super) async fn exchange(
         &self,
         mut request: Request<RequestBody>,
         list: Option<&ListBody>,
+        has_head: &AtomicBool,
     ) -> Result<ServerResponse, SendError> {
         let bound = self.head_timeout;
         let token = self.authorizer.authorize(&mut request, bound).await.map_err(SendError::Token)?;
-        let Some(token) = token else { return self.caught(request, list).await };
+        let Some(token) = token else { return self.caught(request, list, has_head).await };
         let mut again = request.clone();
-        let response = self.caught(request, list).await?;
+        let response = self.caught(request, list, has_head).await?;
         // A server to which the request was redirected did not receive the token.
         let is_first = response.responder.authority.as_ref().is_none_or(|host| Some(host) == again.uri().authority());
         if response.status != StatusCode::UNAUTHORIZED || !is_first {
@@ -156,7 +159,7 @@ impl HttpStack {
             None => Ok(response),
             Some(renewed) => {
                 again.headers_mut().insert(header::AUTHORIZATION, renewed.clone());
-                let response = self.caught(again, list).await?;
+                let response = self.caught(again, list, has_head).await?;
                 match response.status {
                     StatusCode::UNAUTHORIZED => self.authorizer.refuse(&renewed).await,
                     status if !status.is_server_error() => self.authorizer.accept().await,
@@ -175,7 +178,7 @@ impl HttpStack {
     pub(crate) async fn document(&self, url: &Uri) -> Result<Bytes, String> {
         let request = Request::get(url).header(header::ACCEPT, "application/json");
         let request = request.body(RequestBody::default()).map_err(|error| error.to_string())?;
-        match self.exchange(request, None).await {
+        match self.exchange(request, None, &AtomicBool::default()).await {
             Ok(response) if response.status.is_success() => Ok(response.body),
             Ok(response) => {
                 let location = response.headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
@@ -196,17 +199,28 @@ impl HttpStack {
         &self,
         request: Request<RequestBody>,
         list: Option<&ListBody>,
+        has_head: &AtomicBool,
     ) -> Result<ServerResponse, SendError> {
-        catch_panic(self.send(request, list)).await.unwrap_or_else(|panicked| Err(SendError::Panicked(panicked)))
+        catch_panic(self.send(request, list, has_head))
+            .await
+            .unwrap_or_else(|panicked| Err(SendError::Panicked(panicked)))
     }
 
-    async fn send(&self, request: Request<RequestBody>, list: Option<&ListBody>) -> Result<ServerResponse, SendError> {
+    async fn send(
+        &self,
+        request: Request<RequestBody>,
+        list: Option<&ListBody>,
+        has_head: &AtomicBool,
+    ) -> Result<ServerResponse, SendError> {
         let requested = Moment::now();
         let response = timeout(self.head_timeout, self.service.clone().oneshot(request))
             .await
             .map_err(|_| SendError::Timeout("no response", self.head_timeout))?
             .map_err(|error| SendError::Service { connecting: is_connect(&error), error })?;
         let (head, body) = response.into_parts();
+        if head.status.is_success() {
+            has_head.store(true, Ordering::Relaxed);
+        }
         let date = ResponseDate::of(&head.headers, &requested);
         #[cfg(feature = "peers")]
         if let Some((clock, date)) = self.server_clock.as_ref().zip(date) {

@@ -14,6 +14,7 @@ use http::{HeaderMap, Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use tokio::time::Instant;
+use tokio_stream::StreamExt;
 use tower::Service;
 use tower_eureka::discover::Selection;
 use tower_eureka::model::{ActionType, Application, Applications, Instance, InstanceStatus};
@@ -40,6 +41,7 @@ pub(crate) struct Asked {
 }
 
 /// Response or fault of a scripted server.
+#[derive(Clone, Debug)]
 pub(crate) enum Reply {
     Status(u16),
     Json(String),
@@ -50,6 +52,8 @@ pub(crate) enum Reply {
     },
     /// This JSON, after a delay.
     Later(Duration, String),
+    /// A head after the first delay, and this JSON after the second one.
+    Slowly(Duration, Duration, String),
     /// No response.
     Never,
     /// A head, and a body that stops after a few bytes without ending.
@@ -151,6 +155,17 @@ impl Reply {
                 tokio::time::sleep(wait).await;
                 (200, vec![("content-type", "application/json".to_owned())], whole(json.into()))
             }
+            Self::Slowly(head, body, json) => {
+                tokio::time::sleep(head).await;
+                let body = tokio_stream::once(()).then(move |()| {
+                    let json = Bytes::from(json.clone());
+                    async move {
+                        tokio::time::sleep(body).await;
+                        Ok(http_body::Frame::data(json))
+                    }
+                });
+                (200, vec![("content-type", "application/json".to_owned())], StreamBody::new(body).boxed_unsync())
+            }
             Self::Never => std::future::pending().await,
             Self::Stalls => (200, Vec::new(), streamed(Ending::Stalls)),
             Self::Endless => (200, Vec::new(), streamed(Ending::Endless)),
@@ -182,7 +197,6 @@ fn streamed(ending: Ending) -> Body {
     });
     match ending {
         Ending::Stalls => {
-            use tokio_stream::StreamExt;
             StreamBody::new(tokio_stream::iter(frames.take(1)).chain(tokio_stream::pending())).boxed_unsync()
         }
         _ => StreamBody::new(tokio_stream::iter(frames)).boxed_unsync(),

@@ -566,3 +566,34 @@ async fn other_servers_are_asked_for_names_while_one_is_empty() {
         assert_eq!((status.held(), status.server()), (0, Some("http://b/eureka/")), "{interest:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn server_that_rejects_deltas_is_asked_for_each_list_with_its_etag() {
+    let registry = Registry::new(fleet()).with_etags();
+    registry.state.lock().unwrap().broken = "apps/delta";
+    let client = registry.client();
+    // Without a name, only deltas and one proof are fetched.
+    sleep(120 * SECOND).await;
+    let _discovered = client.discover("orders");
+    sleep(10 * REFRESH).await;
+    assert!(client.status().error().is_none(), "{:?}", client.status());
+    let refreshes = client.status().refreshes();
+    assert!(refreshes.unchanged >= 8, "{refreshes:?}: {:?}", registry.lines());
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_name_later_on_is_fetched_from_one_server_at_a_time() {
+    let start = Instant::now();
+    let registry = Scripted::new(move |asked| match asked.line.as_str() {
+        "GET /apps/delta" => Reply::Json(delta(&[], "UP_2_")),
+        _ if start.elapsed() < 60 * SECOND => Reply::Json(list(&[with_vips("orders", "a", "orders")])),
+        _ => Reply::Later(6 * SECOND, list(&[with_vips("billing", "b", "billing")])),
+    });
+    let client = Eureka::builder().service_url("http://a/eureka,http://b/eureka").interest(Interest::Used);
+    let client = client.http_service(registry.clone()).build().unwrap();
+    let _orders = client.discover("orders");
+    sleep(61 * SECOND).await;
+    let _billing = client.discover("billing");
+    sleep(5 * SECOND).await;
+    assert_eq!(registry.lines().iter().filter(|line| line.contains("/vips/billing")).count(), 1);
+}

@@ -7,6 +7,7 @@ use tokio::time::{Instant, sleep};
 use tower_eureka::model::InstanceStatus;
 use tower_eureka::{Error, Eureka};
 
+use crate::captured_log::Log;
 use crate::common::{Asked, Memory, Reply, Scripted, delta, instance, list};
 use crate::registry_faults::{follow, gzip};
 
@@ -293,6 +294,57 @@ async fn delta_rejected_by_an_overloaded_server_causes_no_full_fetch() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn overload_long_after_the_last_full_list_causes_no_full_fetch_for_ten_minutes() {
+    // The copies are as old as clients are, so some have an old full list whenever it begins.
+    for begin in [700, 1_000, 1_300] {
+        let start = Instant::now();
+        let registry = Scripted::new(move |asked| match start.elapsed().as_secs() {
+            at if (begin..begin + 1_200).contains(&at) => Reply::Status(503),
+            _ => sound(asked),
+        });
+        let _ids = follow(&client(&["a"], &registry));
+        sleep(40 * MINUTE).await;
+        let fulls = |from, to| between(&registry, from, to).iter().filter(|line| line.ends_with("/apps/")).count();
+        assert_eq!(fulls(begin + 40, begin + 590), 0, "{begin}");
+        assert_eq!(fulls(begin + 590, begin + 850), 1, "{begin}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn server_that_rejects_deltas_sends_full_lists_each_interval() {
+    for status in [400, 401, 406, 409, 451] {
+        let (log, guard) = Log::start(tracing::Level::INFO);
+        let registry = Scripted::new(move |asked| match &*asked.line {
+            "GET /apps/delta" => Reply::Status(status),
+            _ => sound(asked),
+        });
+        let _ids = follow(&client(&["a"], &registry));
+        sleep(60 * MINUTE).await;
+        drop(guard);
+        let (lines, text) = (registry.lines(), log.text());
+        let deltas = lines.iter().filter(|line| *line == "GET /apps/delta").count();
+        assert!((5..10).contains(&deltas), "two, and one in ten minutes: {deltas}");
+        assert!(lines.len() - deltas > 100, "{}", lines.len());
+        for (message, count) in [("rejects deltas", 1), ("refresh failed", 1), ("refresh recovered", 1)] {
+            assert_eq!(text.matches(message).count(), count, "{status}: {text}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn client_that_is_rejected_for_a_while_goes_on_with_deltas() {
+    let start = Instant::now();
+    let registry = Scripted::new(move |asked| match start.elapsed().as_secs() {
+        100..400 => Reply::Status(401),
+        _ => sound(asked),
+    });
+    let _ids = follow(&client(&["a"], &registry));
+    sleep(10 * MINUTE).await;
+    let later = between(&registry, 440, 600);
+    assert!(later.len() > 3 && later.iter().all(|line| line.ends_with("/delta")), "{later:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn registry_that_was_never_fetched_is_retried_early() {
     let registry = Scripted::new(|_| Reply::Status(503));
     let _ids = follow(&client(&["a"], &registry));
@@ -365,6 +417,37 @@ async fn first_fetch_has_a_limited_number_of_requests_at_the_same_time() {
     sleep(MINUTE).await;
     let hosts: std::collections::BTreeSet<_> = registry.asked().into_iter().map(|asked| asked.host).collect();
     assert_eq!(hosts.len(), 40, "each server is asked in the end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn first_list_with_a_slow_body_is_fetched_from_one_server() {
+    for count in [2, 6, 16] {
+        let body = Duration::from_millis(2_500);
+        let slow = move |_: &Asked| Reply::Slowly(Duration::ZERO, body, list(&[instance("orders", "a")]));
+        let registry = Scripted::new(slow);
+        let urls: Vec<_> = (0..count).map(|number| format!("http://r{number}/eureka")).collect();
+        let client = Eureka::builder().service_url(urls.join(",")).http_service(registry.clone()).build().unwrap();
+        let ids = follow(&client);
+        sleep(3 * SECOND).await;
+        assert_eq!((registry.asked().len(), ids.lock().unwrap().len()), (1, 1), "{count}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn server_that_was_sending_its_list_when_another_one_completed_keeps_the_writes() {
+    for (head, writer) in [(1_200, 'a'), (5_000, 'b')] {
+        let registry = Scripted::new(move |asked| match server(asked) {
+            _ if is_write(asked) => Reply::Status(204),
+            'a' => Reply::Slowly(Duration::from_millis(head), 4 * SECOND, list(&[])),
+            _ => Reply::Later(Duration::from_millis(500), list(&[instance("orders", "a")])),
+        });
+        let client = client(&["a", "b"], &registry);
+        let _ids = follow(&client);
+        sleep(2 * SECOND).await;
+        assert_eq!(servers(&registry), "ab");
+        client.transport().register(&instance("orders", "a")).await.unwrap();
+        assert_eq!(servers(&registry).pop(), Some(writer), "{head}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,7 +11,8 @@ use super::cost::{self, Cost, OVERHEAD};
 use super::list::List;
 use super::merge::Merged;
 use crate::cache::progress::{DeltaUse, FetchOutcome, InterestUse, Report};
-use crate::cache::refresher::{OFFLOAD_INSTANCES, Refresher, refusal_period};
+use crate::cache::refresher::{OFFLOAD_INSTANCES, Refresher};
+use crate::cache::refusals::Refusals;
 use crate::cache::snapshot::Snapshot;
 use crate::config::{ClientConfig, Interest, OfflineConfig};
 use crate::error::{Error, Kind};
@@ -47,8 +48,7 @@ pub(crate) struct UsedRefresher {
     pub(super) cost: Cost,
     /// Number of refreshes in which no delta is fetched.
     pub(super) without_deltas: u32,
-    /// Time since which all deltas have been refused.
-    refused_since: Option<Instant>,
+    refusals: Refusals,
     /// True if the last refresh of all names began with a delta.
     is_delta_used: bool,
     /// True if the latest delta tells that the registry lists any instance.
@@ -96,7 +96,7 @@ impl UsedRefresher {
             whole: None,
             cost: Cost::default(),
             without_deltas: 0,
-            refused_since: None,
+            refusals: Refusals::default(),
             is_delta_used: false,
             has_others: false,
             has_proof: false,
@@ -317,15 +317,24 @@ impl UsedRefresher {
             Err(error) => {
                 self.report.failed(began, &error);
                 let is_unreadable = matches!(error.kind(), Kind::InvalidResponse);
+                if self.refusals.failed(error.kind()) {
+                    if self.lists.is_empty() && !self.has_proof {
+                        self.prove().await?;
+                    }
+                    self.refusals.turn_deltas_off();
+                    self.without_deltas = WITHOUT_DELTAS;
+                    return Ok(None);
+                }
                 // Without any list, the delta alone tells whether the server is a registry.
-                if self.lists.is_empty() || !is_unreadable && !self.is_refused_for_long(error.kind()) {
+                if self.lists.is_empty() || !is_unreadable && !self.refusals.is_full_due() {
                     return Err(error);
                 }
+                self.refusals.full_fetched();
                 self.without_deltas = if is_unreadable { WITHOUT_DELTAS } else { 0 };
                 return Ok(None);
             }
         };
-        self.refused_since = None;
+        self.refusals.ended();
         match delta {
             None if self.lists.is_empty() && !self.has_proof => self.prove().await?,
             None => {}
@@ -344,22 +353,6 @@ impl UsedRefresher {
         self.cost.delta(delta.received, delta.is_compressed, total(delta.list.hash.as_deref().unwrap_or_default()));
         self.set_others(self.cost.total().is_some_and(|total| total > 0));
         Ok(Some(delta))
-    }
-
-    /// Returns `true` if an error is a refusal of deltas, and only such errors followed each other
-    /// for so long that the lists should be fetched once nevertheless.
-    fn is_refused_for_long(&mut self, error: Kind) -> bool {
-        let Some(period) = refusal_period(error) else {
-            self.refused_since = None;
-            return false;
-        };
-        let now = Instant::now();
-        let since = *self.refused_since.get_or_insert(now);
-        let is_long = now.duration_since(since) >= period;
-        if is_long {
-            self.refused_since = Some(now);
-        }
-        is_long
     }
 
     /// Fetches the whole registry once, since 403 or 404 in place of a delta may come from any
@@ -417,7 +410,8 @@ impl UsedRefresher {
                 }
                 asked.insert(resource.clone());
                 if let Some(list) = self.lists.get(&resource) {
-                    let race = list.updated.is_none().then_some(self.config.ready_timeout);
+                    // Later on, servers are known to respond.
+                    let race = (!self.has_responded).then_some(self.config.ready_timeout);
                     let (transport, held) = (self.transport.clone(), list.local.known());
                     running.spawn(fetch_list(transport, resource, list.known_etag(), (held, concurrent), race));
                 }

@@ -37,7 +37,7 @@ impl UsedRefresher {
         });
         let names = self.interests.len() as u64;
         let Some(switch) = self.cost.is_whole_cheaper(names, sizes, self.config.fetch_interval) else { return };
-        let mut refresher = Refresher::new(self.transport.clone(), &self.config);
+        let mut refresher = Refresher::new(self.transport.clone(), &self.config).without_race();
         // It begins with the instances in use, so that it holds those of which it has no trace.
         refresher.restore(list_of(self.lists.values().flat_map(|list| list.snapshot.applications()))).await;
         if let (Ok(snapshot), _) = refresher.next().await {
