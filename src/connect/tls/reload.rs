@@ -14,8 +14,9 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// rustls configuration that is created from files, and again when their content changed.
 ///
-/// New connections check the files, so nothing runs in the background. A new configuration also
-/// has a new cache of TLS sessions, since a resumed session would keep the old identity.
+/// New connections check the files, and so does a listener that requests client certificates. A new
+/// configuration also has a new cache of TLS sessions, since a resumed session would keep the old
+/// identity.
 pub(super) struct Reload<F: ConfigFiles> {
     files: F,
     state: Mutex<State<F::Config>>,

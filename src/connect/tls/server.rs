@@ -136,6 +136,16 @@ impl Acceptor {
         let _ = self.0.refresh();
     }
 
+    /// Reads the files again if they were not read for some seconds.
+    pub(crate) async fn check(&self) {
+        // There is a previous configuration, so there is no error.
+        let _ = self.0.config().await;
+    }
+
+    pub(crate) fn requests_certificates(&self) -> bool {
+        self.0.files().client_certificates != ClientCertificates::None
+    }
+
     /// Returns a receiver that is notified when connections get another configuration.
     pub(crate) fn changes(&self) -> watch::Receiver<()> {
         self.0.changes()

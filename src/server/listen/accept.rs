@@ -26,9 +26,9 @@ use super::connection::{self, Accepted};
 use super::limits::Limits;
 use super::log::AcceptLog;
 use super::table::{ConnectionTable, Refused};
-use super::tls::Acceptor;
 #[cfg(feature = "tls")]
 use super::tls::Failure;
+use super::tls::{self, Acceptor};
 use crate::server::audit::{self, Repeats};
 use crate::server::connections::{ClosedFor, ConnectionCounts, RefusedFor};
 use crate::server::unsent::Unsent;
@@ -142,6 +142,7 @@ where
         let closing = self.unsent.closing();
         let (stopping, stopped) = watch::channel(());
         let mut shutdown = pin!(shutdown);
+        let mut files = pin!(tls::check_files(self.tls.clone()));
         loop {
             let pending = tokio::select! {
                 biased;
@@ -154,6 +155,8 @@ where
                     self.close_slow();
                     None
                 }
+                // It never completes.
+                () = &mut files => None,
                 () = sleep(PERMIT_INTERVAL), if self.waiting.is_some() => self.waiting.take(),
                 accepted = accept(&self.listener), if self.waiting.is_none() => match accepted {
                     Ok((stream, peer)) => Some(Pending { stream, peer, waiting_since: None }),

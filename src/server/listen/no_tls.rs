@@ -22,6 +22,10 @@ impl Acceptor {
     }
 }
 
+pub(super) async fn check_files(_: Option<Acceptor>) {
+    std::future::pending().await
+}
+
 pub(super) async fn outdated(_: watch::Receiver<()>) {
     std::future::pending().await
 }

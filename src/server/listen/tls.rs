@@ -39,7 +39,8 @@ pub enum ClientAuth {
 /// The files are read again when they changed: a new connection checks this at most every 5
 /// seconds. Files that are unusable then are logged once, and the previous ones stay in force.
 /// Connections that exist keep their certificates, but those of clients with a certificate end
-/// within 10 seconds, since its CA may have been removed.
+/// within 20 seconds after the change, since its CA may have been removed. For that, a listener that
+/// requests certificates checks the files every 5 seconds.
 ///
 /// ```no_run
 /// use tokio::net::TcpListener;
@@ -142,6 +143,19 @@ pub(super) async fn outdated(mut changes: watch::Receiver<()>) {
         std::future::pending::<()>().await;
     }
     sleep(random_part(OUTDATED_TIME)).await;
+}
+
+/// Interval at which the files are checked if there may be connections with client certificates.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Checks the files of a listener that requests client certificates, so that connections end also
+/// while no client connects. Never completes.
+pub(super) async fn check_files(acceptor: Option<Acceptor>) {
+    let Some(acceptor) = acceptor.filter(Acceptor::requests_certificates) else { return std::future::pending().await };
+    loop {
+        sleep(CHECK_INTERVAL).await;
+        acceptor.check().await;
+    }
 }
 
 /// Performs the handshake of a new connection within this time.
