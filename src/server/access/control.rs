@@ -9,7 +9,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -51,6 +51,16 @@ const MIN_MEMORY_MIB: u32 = 64;
 /// Maximum time for which a token counts as valid after its verification.
 #[cfg(feature = "access")]
 const TOKEN_TIME: Duration = Duration::from_secs(60);
+
+/// Returns the MiB of memory that verifications may use at a time.
+pub(super) fn memory_mib() -> u32 {
+    static MIB: OnceLock<u32> = OnceLock::new();
+
+    *MIB.get_or_init(|| {
+        let limit = memory::limit().map_or(0, |(bytes, _)| bytes);
+        u32::try_from(limit / MEMORY_SHARE / (1024 * 1024)).unwrap_or(u32::MAX).max(MIN_MEMORY_MIB)
+    })
+}
 
 pub(in crate::server) struct AccessControl {
     pub(super) policy: ArcSwap<Policy>,
@@ -129,8 +139,7 @@ impl AccessControl {
     ) -> Self {
         // Half of the cores stay free for requests whose callers are known.
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
-        let limit = memory::limit().map_or(0, |(bytes, _)| bytes);
-        let memory_mib = u32::try_from(limit / MEMORY_SHARE / (1024 * 1024)).unwrap_or(u32::MAX).max(MIN_MEMORY_MIB);
+        let memory_mib = memory_mib();
         Self {
             policy: ArcSwap::from_pointee(policy),
             anonymous: ArcSwap::from_pointee(anonymous),
@@ -257,6 +266,7 @@ impl AccessControl {
 
     /// Waits for a thread and the memory of one verification.
     async fn permits(&self) -> [OwnedSemaphorePermit; 2] {
+        // A policy has no hash that needs more (`Row::check`).
         let mib = self.policy.load().memory_kib().div_ceil(1024).clamp(1, self.memory_mib);
         let verifier = self.verifiers.clone().acquire_owned().await.expect("semaphore is never closed");
         let memory = self.memory.clone().acquire_many_owned(mib).await.expect("semaphore is never closed");

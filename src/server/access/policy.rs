@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::control::memory_mib;
 use super::identity::{Identity, Kind, Pattern};
 use super::password::{Password, is_equal};
 use super::pattern::{Grant, Wild};
@@ -15,12 +16,23 @@ pub(super) struct Row {
 }
 
 impl Row {
-    /// Checks that the credential can match a part that the name or an application stands for.
+    /// Checks that the credential can match a part that the name or an application stands for, and
+    /// that there is memory for the verification of its hash.
     ///
     /// # Errors
     /// Returns the reason for which the row is unusable, without secrets.
     pub(super) fn check(&self) -> Result<(), String> {
-        match self.credential {
+        self.check_within(memory_mib())
+    }
+
+    fn check_within(&self, memory_mib: u32) -> Result<(), String> {
+        match &self.credential {
+            Credential::Password(password) if password.memory_kib().div_ceil(1024) > memory_mib => Err(format!(
+                "its hash takes {} MiB for each log-in, but all log-ins together have {memory_mib} MiB, an eighth of the \
+                 memory: use a hash of at most {} KiB (m), or more memory",
+                password.memory_kib().div_ceil(1024),
+                memory_mib.saturating_mul(1024)
+            )),
             Credential::Password(_) | Credential::Token(_) if self.grant.has_place() => Err(
                 "{} stands for a part of a certificate or of the subject of a token, which a password or token lacks"
                     .into(),
@@ -223,6 +235,17 @@ mod tests {
         for text in ["", "orders", "CN=", "XX=orders", "CN=*,DNS=*"] {
             assert!(CertificateRule::parse(text).is_err(), "{text}");
         }
+    }
+
+    #[cfg(feature = "access")]
+    #[test]
+    fn hash_that_takes_more_memory_than_all_log_ins_have_is_refused_with_both_figures() {
+        let hash = "$argon2id$v=19$m=65537,t=1,p=1$c2l4dGVlbiBieXRlIHNsdA$Ugd28M4s4i5w2GrDjrPQEa2uTvvWx07VxpTip4nkf0U";
+        let row = row(Credential::Password(Password::parse(hash).unwrap()), "a", "");
+        assert_eq!(row.check_within(65), Ok(()));
+        let error = row.check_within(64).unwrap_err();
+        assert!(error.contains("takes 65 MiB") && error.contains("have 64 MiB") && !error.contains("c2l4"), "{error}");
+        assert!(error.contains("at most 65536 KiB"), "{error}");
     }
 
     #[test]
