@@ -4,9 +4,9 @@
 //! `instance`, `status`, `origin`, `by`, `before` and `after`. A change is an info line; what
 //! changes nothing, and each change of a batch from a peer, is a debug line. Clients choose most of
 //! the values, so every value is escaped and has a maximum length. Lines about faults of clients
-//! are limited in number as well, and so are the info lines about changes: of more than
-//! [`CHANGES_SHOWN`] a second the rest are debug lines, with one info line that has their number.
+//! are limited in number as well, and so are the info lines about changes ([`burst`]).
 
+mod burst;
 mod counts;
 mod ongoing;
 mod repeats;
@@ -19,9 +19,11 @@ use std::time::Duration;
 
 use axum::extract::ConnectInfo;
 use http::Extensions;
+#[cfg(feature = "peers")]
 use tokio::time::Instant;
 use tracing::field::{DisplayValue, display};
 
+use self::burst::{Budget, Bursts};
 pub(in crate::server) use self::counts::{Change, Counts};
 pub(in crate::server) use self::ongoing::{Lasting, Ongoing};
 pub(in crate::server) use self::repeats::Repeats;
@@ -30,7 +32,8 @@ use super::access::Identity;
 use super::outcome::{Effect, Origin, Place, RegisterOutcome, Registered, Registrant, States};
 use super::owner::Owner;
 use crate::model::{Instance, InstanceStatus};
-use crate::sync::{Mutex, MutexGuard};
+#[cfg(feature = "peers")]
+use crate::sync::Mutex;
 pub(super) use crate::untrusted::Quoted;
 
 /// Target of the lines about changes.
@@ -45,6 +48,8 @@ pub(super) struct Caller {
     by: Option<Identity>,
     /// Set for a change of a batch, which has a line of its own.
     batched: bool,
+    /// Set for an override or a cancellation of an instance that another sender registered.
+    is_other: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -60,16 +65,35 @@ enum Sender {
 impl Caller {
     /// This node, when it registers itself.
     #[cfg(feature = "peers")]
-    pub(super) const NODE: Self = Self { origin: Origin::Client, sender: Sender::Node, by: None, batched: false };
+    pub(super) const NODE: Self = Self::new(Origin::Client, Sender::Node);
 
     /// The application around the registry, when it changes the registry without a request.
-    pub(super) const PROCESS: Self = Self { origin: Origin::Client, sender: Sender::Process, by: None, batched: false };
+    pub(super) const PROCESS: Self = Self::new(Origin::Client, Sender::Process);
+
+    const fn new(origin: Origin, sender: Sender) -> Self {
+        Self { origin, sender, by: None, batched: false, is_other: false }
+    }
 
     /// Creates the caller of a request with these extensions.
     pub(super) fn of(origin: Origin, extensions: &Extensions) -> Self {
         let sender = address(extensions).map_or(Sender::Unknown, Sender::Address);
-        let by = extensions.get::<Identity>().cloned();
-        Self { origin, sender, by, batched: false }
+        Self { by: extensions.get::<Identity>().cloned(), ..Self::new(origin, sender) }
+    }
+
+    /// Sets the identity of a request that does not carry it.
+    pub(super) fn authenticated(self, identity: Option<&Identity>) -> Self {
+        Self { by: identity.cloned().or(self.by), ..self }
+    }
+
+    /// Returns the caller of an override or a cancellation of a lease with this registrant.
+    pub(super) fn changing(&self, registrant: Option<Registrant>) -> Self {
+        let own = self.registrant();
+        let is_own = |known: Registrant| match known.owner {
+            Owner::Identity(key) => own.identity == Some(key),
+            _ => own.place == known.place,
+        };
+        let is_other = self.origin == Origin::Client && registrant.is_some_and(|known| !is_own(known));
+        Self { is_other, ..self.clone() }
     }
 
     /// Marks the caller of a change in a batch.
@@ -79,7 +103,16 @@ impl Caller {
 
     /// Returns true if a change of this caller is a debug line.
     fn is_quiet(&self, changes: &Changes) -> bool {
-        self.batched || !changes.pass()
+        self.batched || !changes.pass(self)
+    }
+
+    /// Returns the sender that the lines about changes are counted for.
+    fn budget(&self) -> Budget {
+        match (&self.by, self.sender) {
+            (Some(identity), _) if !identity.is_anonymous() => Budget::Identity(identity.key().clone()),
+            (_, Sender::Address(address)) => Budget::Network(network(address.ip())),
+            _ => Budget::Other,
+        }
     }
 
     pub(super) fn origin(&self) -> Origin {
@@ -113,7 +146,7 @@ impl Caller {
 #[cfg(test)]
 impl From<Origin> for Caller {
     fn from(origin: Origin) -> Self {
-        Self { origin, sender: Sender::Unknown, by: None, batched: false }
+        Self::new(origin, Sender::Unknown)
     }
 }
 
@@ -186,25 +219,13 @@ impl Throttle {
     }
 }
 
-/// Maximum number of info lines about changes within [`CHANGES_INTERVAL`]. Further ones are debug
-/// lines.
-const CHANGES_SHOWN: u64 = 100;
-const CHANGES_INTERVAL: Duration = Duration::from_secs(1);
-
 /// Limits the lines about changes of a registry, and counts the changes beyond.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
-    burst: Mutex<Burst>,
+    bursts: Bursts,
     counts: Counts,
     /// Registrations that are older than the record in the registry.
     older: Repeats,
-}
-
-#[derive(Debug, Default)]
-struct Burst {
-    since: Option<Instant>,
-    shown: u64,
-    quiet: u64,
 }
 
 impl Changes {
@@ -214,18 +235,11 @@ impl Changes {
     }
 
     /// Returns true if a change gets an info line. Without info lines nothing is counted.
-    fn pass(&self) -> bool {
+    fn pass(&self, caller: &Caller) -> bool {
         if !is_enabled() {
             return false;
         }
-        let (mut burst, count) = self.current();
-        let passes = burst.shown < CHANGES_SHOWN;
-        if passes {
-            burst.shown += 1;
-        } else {
-            burst.quiet += 1;
-        }
-        drop(burst);
+        let (passes, count) = self.bursts.pass(caller.budget(), caller.is_other);
         log_quiet(count);
         passes
     }
@@ -233,22 +247,8 @@ impl Changes {
     /// Logs the number of changes without an info line, once their interval is over. Must be called
     /// periodically, since there may be no change for long after a burst.
     pub(super) fn flush(&self) {
-        let (burst, count) = self.current();
-        drop(burst);
-        log_quiet(count);
+        log_quiet(self.bursts.flush());
         self.older.flush();
-    }
-
-    /// Returns the counters of the current interval, and the number of changes without an info line
-    /// in earlier ones.
-    fn current(&self) -> (MutexGuard<'_, Burst>, u64) {
-        let mut burst = self.burst.lock();
-        let now = Instant::now();
-        if burst.since.is_some_and(|since| now < since + CHANGES_INTERVAL) {
-            return (burst, 0);
-        }
-        let Burst { quiet, .. } = std::mem::replace(&mut *burst, Burst { since: Some(now), shown: 0, quiet: 0 });
-        (burst, quiet)
     }
 }
 
@@ -300,7 +300,7 @@ pub(super) fn registered(
     changes: &Changes,
 ) {
     changes.counts.add(Change::Registration, caller.origin);
-    if let Some(sent) = kept.filter(|_| caller.origin == Origin::Client && changes.pass()) {
+    if let Some(sent) = kept.filter(|_| caller.origin == Origin::Client && changes.pass(caller)) {
         let (app, instance) = (Quoted(app), Quoted(id));
         tracing::info!(
             target: TARGET, %app, %instance, %status, origin = %caller, by = caller.by(), %sent,
@@ -404,7 +404,7 @@ pub(super) fn ended(app: &str, id: &str, status: InstanceStatus, peer: &str) {
 
 /// Logs the numbers of registrations, cancellations and overrides that a batch changed.
 pub(super) fn batch_applied(origin: &Caller, [registered, cancelled, overrides]: [usize; 3], changes: &Changes) {
-    if changes.pass() {
+    if changes.pass(origin) {
         tracing::info!(target: TARGET, %origin, by = origin.by(), registered, cancelled, overrides, "batch applied");
     } else {
         tracing::debug!(target: TARGET, %origin, by = origin.by(), registered, cancelled, overrides, "batch applied");

@@ -133,8 +133,9 @@ impl Node {
         self.follow_wall_clock();
         let origin = caller.origin();
         let _lock = self.lock(origin, app, id);
+        let caller = caller.changing(self.registry.registrant(app, id));
         let Some(before) = self.registry.cancel_from(app, id, origin, self.now()) else { return false };
-        audit::cancelled(app, id, before, caller, self.registry.changes());
+        audit::cancelled(app, id, before, &caller, self.registry.changes());
         self.replicate(origin, ReplicationAction::Cancel, app, id, None);
         true
     }
@@ -184,7 +185,8 @@ impl Node {
             ReplicationAction::StatusUpdate => audit::override_set,
             _ => audit::override_deleted,
         };
-        log(app, id, status, &effect, caller, self.registry.changes());
+        let caller = caller.changing(self.registry.registrant(app, id));
+        log(app, id, status, &effect, &caller, self.registry.changes());
         if effect.is_found() {
             self.replicate(origin, action, app, id, Some(status));
         }

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use axum::body::Body;
+use http::Request;
 use tokio::time::sleep;
+use tower::ServiceExt;
 use tower_eureka::EurekaServer;
 use tower_eureka::server::{Access, Role};
 
@@ -150,6 +153,72 @@ async fn override_that_a_heartbeat_of_a_peer_brings_names_the_peer() {
     );
 }
 
+/// Sends a request with these credentials to the service, which has a fast path for heartbeats.
+async fn send_as(server: &EurekaServer, authorization: &'static str, mut request: Request<Body>) -> u16 {
+    request.headers_mut().insert("authorization", authorization.parse().unwrap());
+    server.service("/eureka").oneshot(request).await.unwrap().status().as_u16()
+}
+
+#[tokio::test]
+async fn override_that_a_heartbeat_of_an_authenticated_peer_brings_names_its_identity() {
+    // node:s3cret-pass
+    const NODE: &str = "Basic bm9kZTpzM2NyZXQtcGFzcw==";
+
+    let access = Access::new().user("node", "s3cret-pass", [Role::Peer]);
+    let server = EurekaServer::builder().access(access).build().unwrap();
+    assert_eq!(send_as(&server, NODE, from_client("POST", ORDERS, document("h:orders:1", "UP", 100))).await, 204);
+    let (log, _guard) = Log::start(tracing::Level::INFO);
+    for (dirty, status, body) in [(200, "OUT_OF_SERVICE", ""), (300, "DOWN", "x")] {
+        let path = format!("{ORDER_1}?lastDirtyTimestamp={dirty}&status=UP&overriddenstatus={status}");
+        let mut beat = from_client("PUT", &path, body);
+        beat.headers_mut().insert("x-netflix-discovery-replication", "true".parse().unwrap());
+        assert_eq!(send_as(&server, NODE, beat).await, 404, "the sender has newer data");
+        let parts = ["status override set", &format!("status={status}"), "origin=peer 10.0.0.7:4711 by=node "];
+        assert_eq!(log.lines(&parts).len(), 1, "{}", log.text());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn caller_of_many_changes_hides_neither_others_nor_changes_by_others() {
+    // orders:s3cret-pass, cart:s3cret-pass and admin:s3cret-pass
+    const ORDERS_USER: &str = "Basic b3JkZXJzOnMzY3JldC1wYXNz";
+    const CART_USER: &str = "Basic Y2FydDpzM2NyZXQtcGFzcw==";
+    const ADMIN: &str = "Basic YWRtaW46czNjcmV0LXBhc3M=";
+
+    let client = [Role::Register];
+    let access = Access::new().user("orders", "s3cret-pass", client).user("cart", "s3cret-pass", client).user(
+        "admin",
+        "s3cret-pass",
+        [Role::Operate],
+    );
+    let server = EurekaServer::builder().access(access).build().unwrap();
+    let cart = document("c-1", "UP", 100).replace("ORDERS", "CART");
+    for (who, path, body) in
+        [(ORDERS_USER, ORDERS, document("h:orders:1", "UP", 100)), (CART_USER, "/eureka/apps/CART", cart)]
+    {
+        assert_eq!(send_as(&server, who, from_client("POST", path, body)).await, 204);
+    }
+    let (log, _guard) = Log::start(tracing::Level::INFO);
+    let flap = async |who, path: &str| {
+        for n in 0..150 {
+            assert_eq!(send_as(&server, who, from_client("PUT", &format!("{path}/metadata?a={n}"), "")).await, 200);
+        }
+    };
+    flap(ORDERS_USER, ORDER_1).await;
+    assert_eq!(log.lines(&["metadata changed", "by=orders "]).len(), 100);
+    flap(CART_USER, "/eureka/apps/CART/c-1").await;
+    assert_eq!(log.lines(&["metadata changed", "by=cart "]).len(), 100);
+    flap(ADMIN, ORDER_1).await;
+    for (method, path) in [("PUT", &*format!("{ORDER_1}/status?value=DOWN")), ("DELETE", "/eureka/apps/CART/c-1")] {
+        assert_eq!(send_as(&server, ADMIN, from_client(method, path, "")).await, 200);
+    }
+    assert_eq!(log.lines(&["INFO", "status override set", "by=admin "]).len(), 1);
+    assert_eq!(log.lines(&["INFO", "cancelled", "by=admin "]).len(), 1);
+    // Those of the owner itself are like its other changes.
+    assert_eq!(send_as(&server, ORDERS_USER, from_client("DELETE", ORDER_1, "")).await, 200);
+    assert!(log.lines(&["cancelled", "by=orders "]).is_empty());
+}
+
 #[tokio::test]
 async fn change_of_an_authenticated_caller_names_its_identity() {
     let access = Access::new().user("deployer", "s3cret-pass", [Role::Operate, Role::Register]);
@@ -233,9 +302,6 @@ async fn users_that_are_read_again_are_a_line_with_what_was_added_and_removed() 
 #[cfg(feature = "page")]
 #[tokio::test]
 async fn action_of_the_page_is_a_line_like_any_other_change() {
-    use axum::body::Body;
-    use tower::ServiceExt;
-
     let server = Server::with_order().await;
     let uri = "/page/instance?app=ORDERS&id=h%3Aorders%3A1";
     let page = server.registry.page();

@@ -15,7 +15,6 @@ use crate::model::Instance;
 use crate::server::events::ServerEvents;
 #[cfg(feature = "peers")]
 use crate::server::outcome::Refused;
-#[cfg(test)]
 use crate::server::outcome::Registrant;
 use crate::server::owner::Owner;
 use crate::server::view::{AppView, Snapshot};
@@ -74,7 +73,6 @@ impl Registry {
     }
 
     /// Returns the sender of the registration that an instance has.
-    #[cfg(test)]
     pub(in crate::server) fn registrant(&self, app: &str, id: &str) -> Option<Registrant> {
         self.shards.shard(app, id).read().get(app, id).map(|lease| lease.registrant().clone())
     }
