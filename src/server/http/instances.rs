@@ -7,8 +7,7 @@ use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{RawQuery, Request, State};
 use axum::response::{IntoResponse, Response};
 use http::header::RETRY_AFTER;
-use http::request::Parts;
-use http::{Extensions, HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body::Body as _;
 
 use super::guard;
@@ -162,19 +161,20 @@ pub(super) async fn heartbeat(
     Target { app, id }: Target,
     request: Request,
 ) -> Response {
-    let (Parts { headers, uri, extensions, .. }, body) = request.into_parts();
+    let (parts, body) = request.into_parts();
     intake::ignore(server.intake(), body).await;
-    renew(&server, &app, &id, &headers, uri.query(), &extensions)
+    renew(&server, &app, &id, &parts.headers, parts.uri.query(), || Caller::of(Origin::Replica, &parts.extensions))
 }
 
-/// Renews a lease, once the body of the heartbeat was read (docs/server.md, "Heartbeat").
+/// Renews a lease, once the body of the heartbeat was read (docs/server.md, "Heartbeat"). `replica`
+/// returns the sender of a replicated one.
 pub(super) fn renew(
     server: &ServerState,
     app: &str,
     id: &str,
     headers: &HeaderMap,
     query: Option<&str>,
-    extensions: &Extensions,
+    replica: impl FnOnce() -> Caller,
 ) -> Response {
     let origin = source::origin(headers);
     let dirty = query::first(query, "lastDirtyTimestamp").map(|text| text.parse::<i64>());
@@ -196,8 +196,7 @@ pub(super) fn renew(
                     Ok(InstanceStatus::Unknown) => {}
                     Ok(status) => {
                         let effect = server.registry().store_override(app, id, status, server.now());
-                        let caller = Caller::of(origin, extensions);
-                        audit::override_set(app, id, status, &effect, &caller, server.registry().changes());
+                        audit::override_set(app, id, status, &effect, &replica(), server.registry().changes());
                     }
                     Err(error) => return (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
                 }

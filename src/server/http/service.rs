@@ -26,8 +26,10 @@ use super::response::{ListRequest, NotAcceptable};
 use super::scope::Scope;
 use super::{applications, fallback, guard, instances, operation, throttle};
 use crate::server::access::{self, Authentication, Change, Identity, Operation, Refusal, Role};
+use crate::server::audit::Caller;
 use crate::server::http::state::ServerState;
 use crate::server::metrics::{OperationLabel, Started, Timer};
+use crate::server::outcome::Origin;
 use crate::server::response_cache::List;
 
 /// HTTP service of a registry, for a server that serves nothing else. Created by
@@ -129,7 +131,7 @@ impl RegistryService {
             return self.refuse(request, refusal, started);
         }
         let operation = fast.operation();
-        if let Some(response) = fast.ready_response(&self.server, &request) {
+        if let Some(response) = fast.ready_response(&self.server, &request, identity.as_ref()) {
             self.server.measured().record(started, operation, response.status());
             return ResponseFuture(ResponseState::Ready(Some(response)));
         }
@@ -143,6 +145,9 @@ impl RegistryService {
             }
             FastPath::Heartbeat { app, id } => {
                 let target = Target { app: (*app).into(), id: id.into() };
+                if let Some(identity) = identity {
+                    request.extensions_mut().insert(identity);
+                }
                 Box::pin(async { Ok(instances::heartbeat(State(server), target, request).await) })
             }
             FastPath::Registration { app } => {
@@ -246,12 +251,18 @@ impl<'a> FastPath<'a> {
 
     /// Returns the response if it needs no wait: neither for the request's body nor for a list that
     /// is not cached.
-    fn ready_response(&self, server: &ServerState, request: &Request<Body>) -> Option<Response> {
+    fn ready_response(
+        &self,
+        server: &ServerState,
+        request: &Request<Body>,
+        identity: Option<&Identity>,
+    ) -> Option<Response> {
         match self {
             Self::List(list) => applications::ready_response(server, list, request.headers()),
             Self::Heartbeat { app, id } if request.body().is_end_stream() => {
                 let query = request.uri().query();
-                Some(instances::renew(server, app, id, request.headers(), query, request.extensions()))
+                let replica = || Caller::of(Origin::Replica, request.extensions()).authenticated(identity);
+                Some(instances::renew(server, app, id, request.headers(), query, replica))
             }
             Self::Heartbeat { .. } | Self::Registration { .. } => None,
         }
