@@ -182,7 +182,8 @@ impl Error {
     }
 
     /// Returns `true` if the instance stated that it did not process the request, as HTTP/2 does
-    /// with `GOAWAY` and `REFUSED_STREAM`.
+    /// with `GOAWAY` and `REFUSED_STREAM`, and with `HTTP_1_1_REQUIRED` for a request that can be
+    /// sent over HTTP/1.1.
     pub fn is_unprocessed(&self) -> bool {
         self.0.kind == Kind::Unprocessed
     }

@@ -28,7 +28,8 @@ pub enum Outcome {
     /// the endpoint.
     Cancelled,
     /// The endpoint stated that it did not process the request, as HTTP/2 does by `GOAWAY` and
-    /// `REFUSED_STREAM`. No evidence about the endpoint. The request may be sent again on another
+    /// `REFUSED_STREAM`, and by `HTTP_1_1_REQUIRED` if the endpoint can fall back to HTTP/1.1. No
+    /// evidence about the endpoint. The request may be sent again on another
     /// connection, whatever its method.
     Unprocessed,
 }

@@ -43,9 +43,18 @@ impl Failure {
 
     /// Returns `true` if the HTTP/2 server requires HTTP/1.1.
     pub(super) fn requires_http1(&self) -> bool {
-        let Self::Unprocessed(error) = self else { return false };
+        let Self::Lost(error) = self else { return false };
         h2_error(&**error)
             .is_some_and(|error| error.is_remote() && error.reason() == Some(h2::Reason::HTTP_1_1_REQUIRED))
+    }
+
+    /// Returns the failure of a request that the server did not process, and that another send may
+    /// complete.
+    pub(super) fn into_unprocessed(self) -> Self {
+        match self {
+            Self::Lost(error) => Self::Unprocessed(error),
+            other => other,
+        }
     }
 
     pub(super) fn into_error(self) -> Error {

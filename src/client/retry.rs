@@ -15,11 +15,11 @@ use super::budget::Budget;
 ///   timeout, TLS). Up to ten other instances are tried, whatever the method. The first three are
 ///   free of the [budget](Self::budget).
 /// - **Unprocessed**: the instance stated that it did not process the request (HTTP/2's `GOAWAY`
-///   and `REFUSED_STREAM`; RFC 9113, 8.7), or its connection ended before it took the request. The
-///   request is sent again up to eight times, whatever the method: twice to the same instance, then
-///   to another one. The first three are free of the budget. An instance without a free stream, or
-///   that sent `ENHANCE_YOUR_CALM`, is not tried again. None of this counts as a failure of the
-///   instance.
+///   and `REFUSED_STREAM`, and `HTTP_1_1_REQUIRED` for a request that can be sent over HTTP/1.1;
+///   RFC 9113, 8.7), or its connection ended before it took the request. The request is sent again
+///   up to eight times, whatever the method: twice to the same instance, then to another one. The
+///   first three are free of the budget. An instance without a free stream, or that sent
+///   `ENHANCE_YOUR_CALM`, is not tried again. None of this counts as a failure of the instance.
 /// - **Lost**: the connection was lost before the head of the response. The call is attempted again
 ///   within the budget and the number of [attempts](Self::attempts) if its method is idempotent
 ///   (RFC 9110, 9.2.2: GET, HEAD, OPTIONS, TRACE, PUT, DELETE). For example, Tomcat closes an

@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tower::{BoxError, Layer, ServiceExt, service_fn};
 use tower_eureka::balance::{EndpointState, Snapshot};
-use tower_eureka::client::{AttemptBody, CallOptions, EurekaLayer, Http2, HttpClient, WaitForReady};
+use tower_eureka::client::{AttemptBody, CallOptions, EurekaLayer, HttpClient, WaitForReady};
 use tower_eureka::model::InstanceStatus;
 use tower_eureka::{Error, Eureka, Instance};
 
@@ -122,50 +122,6 @@ async fn call_to_a_single_instance_that_processes_nothing_fails_as_unprocessed()
         assert!(!text.contains("not a result of an error"), "{name}: {text}");
         assert!((3..10).contains(&requests.load(Ordering::SeqCst)), "{name}: {requests:?}");
         assert_eq!(available(&client.snapshots()[0]), 1, "{name}");
-    }
-}
-
-/// Starts a server that requires HTTP/1.1 for requests over HTTP/2. Returns the port and the number
-/// of these requests.
-async fn requiring_http1() -> (u16, Arc<AtomicUsize>) {
-    const HTTP_1_1_REQUIRED: u8 = 13;
-    let (http2, requests) = raw(|_, stream| reset(stream, HTTP_1_1_REQUIRED)).await;
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    tokio::spawn(async move {
-        loop {
-            let (mut socket, _) = listener.accept().await.unwrap();
-            tokio::spawn(async move {
-                let mut first = [0; 3];
-                socket.peek(&mut first).await?;
-                if first == *b"PRI" {
-                    let mut other = tokio::net::TcpStream::connect(("127.0.0.1", http2)).await?;
-                    return tokio::io::copy_bidirectional(&mut socket, &mut other).await.map(drop);
-                }
-                let service =
-                    hyper_fn(|_| async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("over HTTP/1.1"))) });
-                let _ =
-                    hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), service).await;
-                Ok(())
-            });
-        }
-    });
-    (port, requests)
-}
-
-#[tokio::test]
-async fn instance_that_requires_http1_is_called_over_it_without_a_failure() {
-    for (options, version) in
-        [(CallOptions::new(), Version::HTTP_2), (CallOptions::new().http2(Http2::Always), Version::HTTP_11)]
-    {
-        let (port, requests) = requiring_http1().await;
-        let client: Calls = eureka_of([at("a", port)]).http_client_with(options);
-        for _ in 0..20 {
-            assert_eq!(call(&client, Method::POST, version).await.unwrap(), "over HTTP/1.1");
-        }
-        let snapshot = &client.snapshots()[0];
-        assert_eq!((available(snapshot), snapshot.endpoints()[0].failures()), (1, 0), "{snapshot}");
-        assert_eq!(requests.load(Ordering::SeqCst), 1, "only the first request is sent over HTTP/2");
     }
 }
 

@@ -20,6 +20,7 @@ mod evidence;
 mod fallback;
 mod health;
 mod hosts;
+mod http1_required;
 mod interest;
 #[cfg(feature = "dns")]
 #[path = "../support/name_server.rs"]

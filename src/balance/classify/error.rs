@@ -26,9 +26,12 @@ pub(crate) fn outcome(error: &(dyn StdError + 'static)) -> Outcome {
 }
 
 /// Returns `true` if the peer certainly did not process the request: its connection ended before it
-/// took the request, or the peer said so (RFC 9113, section 8.7). It refused the stream, requires
-/// HTTP/1.1 for it, or the stream was opened after the last one that the GOAWAY names. h2 reports a
-/// GOAWAY of the peer to no other stream.
+/// took the request, or the peer said so (RFC 9113, section 8.7). It refused the stream, or the
+/// stream was opened after the last one that the GOAWAY names. h2 reports a GOAWAY of the peer to no
+/// other stream.
+///
+/// A peer that requires HTTP/1.1 processed nothing either, but would not process the same request
+/// on another connection. Endpoints that can fall back to HTTP/1.1 treat it as unprocessed.
 pub(crate) fn is_unprocessed(error: &(dyn StdError + 'static)) -> bool {
     matches!(chain(error).find_map(evidence), Some(Evidence::Unprocessed))
 }
@@ -86,8 +89,8 @@ fn h2_of(error: &hyper::Error) -> Option<&h2::Error> {
 }
 
 fn is_refused(error: &h2::Error) -> bool {
-    let is_refused_stream = matches!(error.reason(), Some(Reason::REFUSED_STREAM | Reason::HTTP_1_1_REQUIRED));
-    error.is_remote() && (error.is_go_away() || error.is_reset() && is_refused_stream)
+    let is_refused_stream = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
+    error.is_remote() && (error.is_go_away() || is_refused_stream)
 }
 
 /// Error of the request's body, which is not the endpoint's fault.

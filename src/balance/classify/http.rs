@@ -83,7 +83,7 @@ pub trait ClassifyHttp: Send + Sync + 'static {
 /// |---|---|
 /// | no connection was established | unreachable |
 /// | the body of the request failed | cancelled |
-/// | HTTP/2 `GOAWAY`, `REFUSED_STREAM` or `HTTP_1_1_REQUIRED` | unprocessed |
+/// | HTTP/2 `GOAWAY` or `REFUSED_STREAM` | unprocessed |
 /// | the connection ended before it took the request | unprocessed |
 /// | HTTP/2 `ENHANCE_YOUR_CALM` | overload |
 /// | a time limit of this crate or of reqwest passed | timeout |

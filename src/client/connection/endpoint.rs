@@ -10,6 +10,7 @@ use http::header::{HOST, UPGRADE};
 use http::uri::Scheme;
 use http::{HeaderValue, Request, Response, Version};
 use http_body::Body;
+use tokio::time::Instant;
 use tower::{BoxError, Service, ServiceExt};
 
 use super::InstanceBody;
@@ -25,6 +26,8 @@ use crate::client::presence::{Membership, Presence};
 use crate::client::replay::AttemptBody;
 use crate::connect::{ConnectError, Connector};
 use crate::error::Error;
+use crate::sync::Mutex;
+use crate::untrusted::Quoted;
 
 /// One instance: an HTTP service with connections of its own, in both versions.
 ///
@@ -47,8 +50,10 @@ struct Inner<B> {
     host: HeaderValue,
     /// `true` if all requests are sent over HTTP/2.
     is_http2: bool,
-    /// Version of the latest call: [`HTTP1`], [`HTTP2`] or [`ONLY_HTTP1`].
+    /// Version of the latest call: [`HTTP1`], [`HTTP2`], [`ONLY_HTTP1`] or [`HTTP1_REQUIRED`].
     version: AtomicU8,
+    /// Time at which the instance required HTTP/1.1.
+    http1_required: Mutex<Option<Instant>>,
     /// Number of HTTP/2 requests sent over HTTP/1.1 after the server closed the HTTP/2 connection
     /// without a response.
     silent_closes: AtomicU8,
@@ -59,9 +64,13 @@ struct Inner<B> {
 
 const HTTP1: u8 = 1;
 const HTTP2: u8 = 2;
-/// HTTP/2 was requested, and the instance speaks only HTTP/1.1 or requires it. gRPC calls are still
-/// sent over HTTP/2.
+/// HTTP/2 was requested, and the instance speaks only HTTP/1.1. gRPC calls are still sent over
+/// HTTP/2.
 const ONLY_HTTP1: u8 = 3;
+/// HTTP/2 was used, and the instance required HTTP/1.1. gRPC calls are still sent over HTTP/2.
+const HTTP1_REQUIRED: u8 = 4;
+/// Time after which HTTP/2 is tried again at an instance that required HTTP/1.1.
+const HTTP1_REQUIRED_PERIOD: Duration = Duration::from_secs(300);
 /// Number of silent closes after which an instance that responds over HTTP/1.1 counts as HTTP/1.1
 /// only.
 const MAX_SILENT_CLOSES: u8 = 2;
@@ -88,6 +97,7 @@ impl<B: RequestBody> Endpoint<B> {
             host: presence.address.host(),
             is_http2,
             version: AtomicU8::new(if is_http2 { HTTP2 } else { HTTP1 }),
+            http1_required: Mutex::default(),
             silent_closes: AtomicU8::new(0),
             http1: Http1::new(connector.clone(), presence.clone(), limits),
             http2: Http2::new(connector.clone(), presence.clone(), options.http2_connections, limits),
@@ -133,9 +143,8 @@ impl<B: RequestBody> Service<Request<AttemptBody<B>>> for Endpoint<B> {
     fn call(&mut self, mut request: Request<AttemptBody<B>>) -> EndpointFuture<B> {
         let inner = &self.inner;
         // HTTP/2 has no upgrades.
-        let is_http2 = inner.is_http2
-            && !is_upgrade(&request)
-            && (inner.version.load(Ordering::Relaxed) != ONLY_HTTP1 || is_grpc(request.headers()));
+        let can_fall_back = !is_grpc(request.headers());
+        let is_http2 = inner.is_http2 && !is_upgrade(&request) && !(can_fall_back && inner.is_only_http1());
         let response = match (is_http2, request.version()) {
             _ if inner.service.is_some() => {
                 VersionedSend::Http1(Box::pin(inner.clone().send_to_service(request, is_http2)))
@@ -145,9 +154,7 @@ impl<B: RequestBody> Service<Request<AttemptBody<B>>> for Endpoint<B> {
                 request.headers_mut().remove(HOST);
                 VersionedSend::Http2(Box::pin(inner.http2.clone().send(request)))
             }
-            (false, Version::HTTP_2)
-                if inner.version.load(Ordering::Relaxed) != ONLY_HTTP1 || is_grpc(request.headers()) =>
-            {
+            (false, Version::HTTP_2) if !(can_fall_back && inner.is_only_http1()) => {
                 request.headers_mut().remove(HOST);
                 inner.record_version(HTTP2);
                 if inner.http2.has_connected() {
@@ -165,13 +172,42 @@ impl<B: RequestBody> Service<Request<AttemptBody<B>>> for Endpoint<B> {
                 VersionedSend::Http1(Box::pin(inner.http1.clone().send(request)))
             }
         };
-        EndpointFuture { response, endpoint: self.clone() }
+        EndpointFuture { response, can_fall_back, endpoint: self.clone() }
     }
 }
 
 /// Returns `true` if a request asks the instance to switch to another protocol.
 fn is_upgrade<B>(request: &Request<B>) -> bool {
     request.version() != Version::HTTP_2 && request.headers().contains_key(UPGRADE)
+}
+
+impl<B> Inner<B> {
+    /// Returns `true` if requests that do not need HTTP/2 should be sent over HTTP/1.1.
+    fn is_only_http1(&self) -> bool {
+        match self.version.load(Ordering::Relaxed) {
+            ONLY_HTTP1 => true,
+            HTTP1_REQUIRED => {
+                let is_over = self.http1_required.lock().is_none_or(|at| at.elapsed() >= HTTP1_REQUIRED_PERIOD);
+                if is_over {
+                    self.version.store(HTTP2, Ordering::Relaxed);
+                }
+                !is_over
+            }
+            _ => false,
+        }
+    }
+
+    /// Sends the next requests over HTTP/1.1, since the instance requires it.
+    fn require_http1(&self) {
+        *self.http1_required.lock() = Some(Instant::now());
+        if self.version.swap(HTTP1_REQUIRED, Ordering::Relaxed) != HTTP1_REQUIRED {
+            let instance = &self.presence.instance;
+            tracing::debug!(
+                app = %Quoted(instance.app()), instance = %Quoted(instance.id()),
+                "instance requires HTTP/1.1, falling back to it"
+            );
+        }
+    }
 }
 
 impl<B: RequestBody> Inner<B> {
@@ -182,7 +218,7 @@ impl<B: RequestBody> Inner<B> {
     /// Records the version for probes.
     fn record_version(&self, version: u8) {
         let latest = self.version.load(Ordering::Relaxed);
-        if latest != version && latest != ONLY_HTTP1 {
+        if latest != version && latest != ONLY_HTTP1 && latest != HTTP1_REQUIRED {
             self.version.store(version, Ordering::Relaxed);
         }
     }
@@ -243,6 +279,8 @@ impl<B> HasAddress for Endpoint<B> {
 /// Response future of an [`Endpoint`].
 pub(in crate::client) struct EndpointFuture<B> {
     response: VersionedSend<B>,
+    /// False for gRPC, which needs HTTP/2.
+    can_fall_back: bool,
     endpoint: Endpoint<B>,
 }
 
@@ -273,10 +311,11 @@ impl<B> Future for EndpointFuture<B> {
                 None => response,
                 Some(limit) => response.map(|body| body.with_timeout(limit, &self.endpoint.inner.presence)),
             }),
-            Err(failure) => {
-                if failure.requires_http1() {
+            Err(mut failure) => {
+                if self.can_fall_back && self.endpoint.inner.service.is_none() && failure.requires_http1() {
                     // The next attempt is sent over it.
-                    self.endpoint.inner.version.store(ONLY_HTTP1, Ordering::Relaxed);
+                    self.endpoint.inner.require_http1();
+                    failure = failure.into_unprocessed();
                 }
                 let is_unexpected = matches!(failure, Failure::Unsent(_) | Failure::Lost(_));
                 let error = self.endpoint.inner.presence.name_in(failure.into_error());

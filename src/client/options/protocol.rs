@@ -48,7 +48,7 @@ pub enum Http2 {
     #[default]
     AsRequested,
     /// HTTP/2 for all requests, without TLS by prior knowledge. An instance that requires HTTP/1.1
-    /// (`HTTP_1_1_REQUIRED`) gets that, except for gRPC.
+    /// (`HTTP_1_1_REQUIRED`) gets that for five minutes, except for gRPC.
     Always,
     /// HTTP/2 for requests of that version, and for all requests to instances whose metadata has
     /// this key with the value `true`.
