@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout, timeout_at};
 use tower::BoxError;
 
 use crate::config::{ListedServer, ServerSettings, ServiceUrl};
@@ -21,7 +22,8 @@ use crate::untrusted::Quoted;
 
 /// Time limit of one look-up.
 const LIMIT: Duration = Duration::from_secs(30);
-/// Time limit of the look-up of one host. A server whose host takes longer keeps its name.
+/// Time limit of the look-up of one host once another host is known. A server whose host takes
+/// longer keeps its name.
 const HOST_LIMIT: Duration = Duration::from_secs(2);
 /// Maximum number of servers in a list.
 const MAX_SERVERS: usize = 256;
@@ -65,15 +67,26 @@ fn list_of(settings: &ServerSettings, listed: &[ListedServer]) -> Option<Find> {
 /// its certificate has the name. So does a server whose host cannot be looked up, unless that is
 /// all of them.
 async fn expand(listed: Vec<ListedServer>, names: &Arc<Names>) -> Result<Vec<ListedServer>, BoxError> {
+    let began = Instant::now();
     // All at the same time, so that a name that takes long delays no other.
-    let lookups: Vec<_> = listed.into_iter().map(|server| tokio::spawn(addresses(server, names.clone()))).collect();
-    let mut servers: Vec<ListedServer> = Vec::new();
-    let (mut fault, mut is_any_known) = (None, false);
-    for lookup in lookups {
-        let (server, urls) = lookup.await?;
+    let mut lookups = JoinSet::new();
+    for (number, server) in listed.iter().cloned().enumerate() {
+        let names = names.clone();
+        lookups.spawn(async move { (number, addresses(&server, &names).await) });
+    }
+    let mut found: Vec<_> = listed.iter().map(|_| Err("its host was not found in time".into())).collect();
+    let mut is_any_known = false;
+    loop {
+        let limit = if is_any_known { HOST_LIMIT } else { LIMIT };
+        let Ok(Some(lookup)) = timeout_at(began + limit, lookups.join_next()).await else { break };
+        let (number, urls) = lookup?;
+        is_any_known |= urls.is_ok();
+        found[number] = urls;
+    }
+    let (mut servers, mut fault) = (Vec::<ListedServer>::new(), None);
+    for (server, urls) in listed.into_iter().zip(found) {
         match urls {
             Ok(urls) => {
-                is_any_known = true;
                 for url in urls {
                     if !servers.iter().any(|known| known.url.as_str() == url.as_str()) {
                         servers.push(ListedServer { url, ..server.clone() });
@@ -92,16 +105,14 @@ async fn expand(listed: Vec<ListedServer>, names: &Arc<Names>) -> Result<Vec<Lis
     }
 }
 
-/// Returns a server with one URL per address of its host.
-async fn addresses(server: ListedServer, names: Arc<Names>) -> (ListedServer, Result<Vec<ServiceUrl>, Arc<str>>) {
+/// Returns one URL per address of the server's host.
+async fn addresses(server: &ListedServer, names: &Names) -> Result<Vec<ServiceUrl>, Arc<str>> {
     let (host, port) = server.url.host_and_port();
     if server.url.is_secure() || host.parse::<IpAddr>().is_ok() {
-        let url = server.url.clone();
-        return (server, Ok(vec![url]));
+        return Ok(vec![server.url.clone()]);
     }
     let at = |ip| server.url.at(SocketAddr::new(ip, port));
-    let urls = names.all(&host, HOST_LIMIT).await.map(|ips| ips.into_iter().map(at).collect());
-    (server, urls)
+    Ok(names.all(&host, LIMIT).await?.into_iter().map(at).collect())
 }
 
 /// Look-up of the servers: due at the first use, and then at the first use after each interval.
