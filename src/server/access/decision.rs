@@ -51,7 +51,8 @@ pub(in crate::server) trait Leases {
 pub(super) struct Rules<'a> {
     pub(super) policy: &'a Policy,
     pub(super) leases: &'a dyn Leases,
-    /// Callers without credentials may register, so that leases with an unknown owner may be theirs.
+    /// Callers without credentials may register, so that leases with an unknown owner may be
+    /// theirs.
     pub(super) anonymous_registers: bool,
 }
 

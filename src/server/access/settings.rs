@@ -157,9 +157,9 @@ impl Access {
         self
     }
 
-    /// Sets the applications that the identity of this name may register, which was added before, or
-    /// callers without credentials for `anonymous`. A name may end in `*`. Only identities with this
-    /// application may then register it.
+    /// Sets the applications that the identity of this name may register, which was added before,
+    /// or callers without credentials for `anonymous`. A name may end in `*`. Only identities with
+    /// this application may then register it.
     ///
     /// Defaults to all applications that nobody else has.
     pub fn applications<'a>(mut self, name: &str, applications: impl IntoIterator<Item = &'a str>) -> Self {

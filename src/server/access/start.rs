@@ -143,8 +143,8 @@ impl Watched {
         Self { path, bytes, next: None, fault: Ongoing::default() }
     }
 
-    /// Reads the file. If its content changed, `apply` puts it in force, at once if the file is known to
-    /// be complete.
+    /// Reads the file. If its content changed, `apply` puts it in force, at once if the file is
+    /// known to be complete.
     async fn read(
         &mut self,
         max_bytes: usize,
