@@ -1,5 +1,5 @@
-//! Limits on the info lines about changes within a second. Changes beyond them are debug lines, with
-//! one info line that has their number.
+//! Limits on the info lines about changes within a second. Changes beyond them are debug lines,
+//! with one info line that has their number.
 //!
 //! Each sender has a budget of its own, so that one that changes its metadata all the time does not
 //! hide the changes of others. Overrides and cancellations of instances that another sender

@@ -39,8 +39,8 @@ pub enum ClientAuth {
 /// The files are read again when they changed: a new connection checks this at most every 5
 /// seconds. Files that are unusable then are logged once, and the previous ones stay in force.
 /// Connections that exist keep their certificates, but those of clients with a certificate end
-/// within 20 seconds after the change, since its CA may have been removed. For that, a listener that
-/// requests certificates checks the files every 5 seconds.
+/// within 20 seconds after the change, since its CA may have been removed. For that, a listener
+/// that requests certificates checks the files every 5 seconds.
 ///
 /// ```no_run
 /// use tokio::net::TcpListener;
