@@ -92,8 +92,8 @@ impl<B> Key<B> {
         Ok(())
     }
 
-    /// Returns true if the settings have a value for this key: of a map, for this key of the user's in
-    /// lower case without dashes, or for any.
+    /// Returns true if the settings have a value for this key: of a map, for this key of the user's
+    /// in lower case without dashes, or for any.
     #[cfg(feature = "server")]
     pub(crate) fn has_value(&self, settings: &Settings, key: Option<&str>) -> Result<bool, InvalidSetting> {
         if !self.is_map() {

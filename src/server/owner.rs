@@ -22,8 +22,8 @@ const NAME: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_')
 /// Owner of a lease: the identity that registered its instance.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) enum Owner {
-    /// A peer sent the lease without an owner, the lease was copied from a peer, or there is no access
-    /// control.
+    /// A peer sent the lease without an owner, the lease was copied from a peer, or there is no
+    /// access control.
     #[default]
     Unknown,
     /// The instance was registered without credentials, or by an identity with the role peer. Every

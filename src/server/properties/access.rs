@@ -50,8 +50,8 @@ const IDENTITIES: &[Group] = &[
 /// The default is never weaker.
 const ALWAYS: &[Group] = &[&[]];
 
-/// Returns the groups of settings of which one is as strong a protection without this setting. There
-/// is none for a setting whose default may be weaker than a value.
+/// Returns the groups of settings of which one is as strong a protection without this setting.
+/// There is none for a setting whose default may be weaker than a value.
 pub(super) fn sufficient(name: &str) -> &'static [Group] {
     const USERS: &str = "eureka.server.access.users.<name>.";
 

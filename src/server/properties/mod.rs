@@ -120,8 +120,8 @@ impl EurekaServerBuilder {
     }
 }
 
-/// Returns true if a setting has a value: of a map, for this key of the user's if the setting is one
-/// of the same family.
+/// Returns true if a setting has a value: of a map, for this key of the user's if the setting is
+/// one of the same family.
 fn has_value(settings: &Settings, name: &str, key: Option<&str>) -> bool {
     let property = PROPERTIES.iter().find(|property| property.name() == name);
     // The error of a value is reported when the value is read.
