@@ -31,8 +31,9 @@ use crate::sync::{OFFLOAD_THRESHOLD, offload};
 ///
 /// An operation is sent to the server that responded last, then to the others: those of the own
 /// zone first, each zone in random order, at most three in total. Only the first fetch of a client
-/// tries all servers. Reads and writes have a preferred server each. After a [session](crate::EurekaBuilder::session_duration) of about 20 minutes both
-/// begin at a random server again. A server that failed is left out for five minutes, or until
+/// tries all servers. Reads and writes have a preferred server each. After a
+/// [session](crate::EurekaBuilder::session_duration) of about 20 minutes both begin at a random
+/// server again. A server that failed is left out for five minutes, or until
 /// [most servers](crate::EurekaBuilder::quarantine_threshold) have failed.
 ///
 /// The next server is tried if a server is unreachable, times out, fails (5xx), is overloaded (408,

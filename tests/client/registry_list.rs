@@ -398,6 +398,10 @@ async fn addresses_of_hosts_come_from_the_resolver_of_the_user() {
                 match &*host {
                     "two.internal" => Ok(Resolved::new(["10.0.0.1", "fd00::1"].map(|ip| ip.parse().unwrap()))),
                     "hangs.internal" => std::future::pending().await,
+                    "slow.internal" => {
+                        tokio::time::sleep(Duration::from_secs(5)).await;
+                        Ok(Resolved::new(["10.0.0.2".parse().unwrap()]))
+                    }
                     _ => Err("unknown".into()),
                 }
             })
@@ -405,8 +409,8 @@ async fn addresses_of_hosts_come_from_the_resolver_of_the_user() {
     }
     let registry = registry(&Arc::default());
     let list = "http://hangs.internal/,http://two.internal:8761/eureka,http://no.internal/";
-    let client = Eureka::builder().service_url(list).expand_hosts(true).http_service(registry).shuffle_servers(false);
-    let client = client.resolver(Resolver).build().unwrap();
+    let client = Eureka::builder().service_url(list).expand_hosts(true).http_service(registry.clone());
+    let client = client.shuffle_servers(false).resolver(Resolver).build().unwrap();
     let start = Instant::now();
     client.transport().applications().await.unwrap();
     assert!(start.elapsed() <= Duration::from_secs(2), "{:?}", start.elapsed());
@@ -417,6 +421,11 @@ async fn addresses_of_hosts_come_from_the_resolver_of_the_user() {
         "http://no.internal/",
     ];
     assert_eq!(urls(&client), expected);
+
+    let client = Eureka::builder().service_url("http://slow.internal/").expand_hosts(true).http_service(registry);
+    let client = client.resolver(Resolver).build().unwrap();
+    client.transport().applications().await.unwrap();
+    assert_eq!(urls(&client), ["http://10.0.0.2:80/"], "the only host has more time");
 }
 
 #[cfg(feature = "dns")]

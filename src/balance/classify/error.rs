@@ -27,8 +27,8 @@ pub(crate) fn outcome(error: &(dyn StdError + 'static)) -> Outcome {
 
 /// Returns `true` if the peer certainly did not process the request: its connection ended before it
 /// took the request, or the peer said so (RFC 9113, section 8.7). It refused the stream, or the
-/// stream was opened after the last one that the GOAWAY names. h2 reports a GOAWAY of the peer to no
-/// other stream.
+/// stream was opened after the last one that the GOAWAY names. h2 reports a GOAWAY of the peer to
+/// no other stream.
 ///
 /// A peer that requires HTTP/1.1 processed nothing either, but would not process the same request
 /// on another connection. Endpoints that can fall back to HTTP/1.1 treat it as unprocessed.
