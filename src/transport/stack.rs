@@ -133,8 +133,8 @@ impl HttpStack {
     /// A bearer token that the server rejects is renewed once, and the request is sent again. While
     /// renewed tokens are rejected as well, they are renewed after ever longer pauses.
     ///
-    /// A successful response to a request for a `list` is decoded while it arrives. `has_head` is set
-    /// once its head has arrived.
+    /// A successful response to a request for a `list` is decoded while it arrives. `has_head` is
+    /// set once its head has arrived.
     pub(super) async fn exchange(
         &self,
         mut request: Request<RequestBody>,
