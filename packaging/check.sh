@@ -30,6 +30,8 @@ fi
 # As in a container: PID 1 of its own processes, on a root that is read-only, with no variables.
 if unshare --pid --fork --mount --mount-proc --kill-child mount -o remount,bind,ro / 2>/dev/null; then
     for signals in TERM 'INT' 'TERM TERM'; do
+        # The address of the previous server is no longer valid.
+        : >"$folder/out"
         unshare --pid --fork --mount --mount-proc --kill-child \
             sh -c 'mount -o remount,bind,ro / && cd / && exec env -i "$0" serve --listen 127.0.0.1:0' "$binary" \
             >"$folder/out" 2>"$folder/err" &
