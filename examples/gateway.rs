@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Without `EUREKA_CLIENT_SERVICEURL_DEFAULTZONE` it starts a registry and some instances of its
-//! own. `PORT` sets the port.
+//! own. `PORT` sets the port. Any application of the registry can be called: check the name against
+//! a list if the gateway is public. `/debug` shows addresses: serve it on another port in production.
 #![allow(clippy::print_stdout, reason = "an example prints to stdout")]
 
 mod world;
@@ -15,7 +16,7 @@ mod world;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
 use axum::{Router, http};
@@ -53,13 +54,11 @@ fn gateway(eureka: &Eureka) -> Router {
 }
 
 /// Sends a request to the application that the first segment of its path names.
-async fn forward(
-    State(calls): State<Calls>,
-    Path((application, path)): Path<(String, String)>,
-    mut request: Request,
-) -> Response {
-    let query = request.uri().query().map_or_else(String::new, |query| format!("?{query}"));
-    let Ok(uri) = format!("http://{application}/{path}{query}").parse::<Uri>() else {
+async fn forward(State(calls): State<Calls>, mut request: Request) -> Response {
+    // `/orders/v1/42?x=y` becomes `http://orders/v1/42?x=y`. The extractor `Path` would decode
+    // percent-encoding.
+    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+    let Ok(uri) = format!("http:/{target}").parse::<Uri>() else {
         return StatusCode::NOT_FOUND.into_response();
     };
     *request.uri_mut() = uri;
@@ -157,6 +156,12 @@ mod tests {
         let gateway = gateway(&eureka);
         assert_eq!(get(&gateway, "/orders/v1/42?x=y").await, (200, "orders-1 /v1/42".to_owned()));
         assert_eq!(get(&gateway, "/reviews/top").await, (200, "reviews-1 /top".to_owned()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn percent_encoding_of_the_path_is_kept() {
+        let gateway = gateway(&registry(&[("orders", "orders-1")]).await);
+        assert_eq!(get(&gateway, "/orders/a%20b%2Fc%3F").await, (200, "orders-1 /a%20b%2Fc%3F".to_owned()));
     }
 
     #[tokio::test(start_paused = true)]
