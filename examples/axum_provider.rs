@@ -1,6 +1,11 @@
-//! An axum server that registers itself and leaves cleanly: `cargo run --example axum_provider
-//! --features axum`.
+//! An axum server that registers itself and leaves cleanly:
 //!
+//! ```sh
+//! SPRING_APPLICATION_NAME=orders cargo run --example axum_provider --features axum,files
+//! ```
+//!
+//! Needs a registry at `http://localhost:8761/eureka/`, or at
+//! `EUREKA_CLIENT_SERVICEURL_DEFAULTZONE`.
 //! Reads the environment and the `application.properties` of a Spring application, for example
 //! `SPRING_APPLICATION_NAME` and `EUREKA_CLIENT_SERVICEURL_DEFAULTZONE`. At SIGTERM or Ctrl-C it
 //! registers as DOWN, drains and deletes its registration. Until then it also serves

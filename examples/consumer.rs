@@ -32,7 +32,7 @@ async fn main() -> Result<(), BoxError> {
     let mut failed = 0;
     for call in 1..=count {
         match tokio::time::timeout(Duration::from_secs(30), get(&client, &uri)).await {
-            Ok(Ok(answer)) => println!("{call}: {answer}"),
+            Ok(Ok(response)) => println!("{call}: {response}"),
             Ok(Err(error)) => {
                 failed += 1;
                 println!("{call}: failed: {error}");

@@ -1,6 +1,11 @@
-//! A hyper server, without a framework, that registers itself and leaves cleanly: `cargo run
-//! --example hyper_provider`.
+//! A hyper server, without a framework, that registers itself and leaves cleanly:
 //!
+//! ```sh
+//! SPRING_APPLICATION_NAME=orders cargo run --example hyper_provider --features files
+//! ```
+//!
+//! Needs a registry at `http://localhost:8761/eureka/`, or at
+//! `EUREKA_CLIENT_SERVICEURL_DEFAULTZONE`.
 //! Reads the environment and the `application.properties` of a Spring application, for example
 //! `SPRING_APPLICATION_NAME` and `EUREKA_CLIENT_SERVICEURL_DEFAULTZONE`. At SIGTERM or Ctrl-C it
 //! registers as DOWN, drains and deletes its registration. Until then it also serves
