@@ -117,8 +117,8 @@ impl Series {
             |outcome| histogram!("eureka_call_duration_seconds", &[label(), ("outcome", String::from(outcome))]);
         Self {
             available: endpoints("available"),
-            ejected: endpoints("out"),
-            probation: endpoints("probation"),
+            ejected: endpoints("ejected"),
+            probation: endpoints("half_open"),
             fail_fast: GaugeShare::fail_fast(app),
             fail_fast_seconds: counter!("eureka_fail_fast_seconds_total", &[label()]),
             succeeded: attempts("success"),
