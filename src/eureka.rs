@@ -333,8 +333,8 @@ impl EurekaBuilder {
 
     /// Switches fetches of the registry on or off. Defaults to `true`.
     ///
-    /// If they are off, the registry stays empty, and calls by name fail at once with an error that
-    /// names the setting.
+    /// If they are off, only [static instances](Self::static_instances) are known. Calls to other
+    /// names fail at once with an error that names the setting.
     pub fn fetch_registry(mut self, fetch: bool) -> Self {
         self.config.switches.fetch = (!fetch).then_some("fetch_registry(false)".into());
         self

@@ -2,7 +2,24 @@
 //!
 //! A provider registers itself and leaves without failed requests. A consumer calls
 //! `http://orders/...` and reaches a healthy instance. The registry itself runs inside a Rust
-//! process. All of it works with stock Netflix and Spring Cloud servers and clients.
+//! process or as one small binary. All of it works with stock Netflix and Spring Cloud servers and
+//! clients.
+//!
+//! ```no_run
+//! # #[cfg(feature = "client")]
+//! # async fn call() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+//! use bytes::Bytes;
+//! use http::Request;
+//! use http_body_util::Full;
+//! use tower_eureka::Eureka;
+//! use tower_eureka::client::HttpClient;
+//!
+//! let eureka = Eureka::builder().service_url("http://localhost:8761/eureka/").build()?;
+//! let client: HttpClient<Full<Bytes>> = eureka.http_client(); // keep one, and clone it
+//! let response = client.request(Request::get("http://orders/v1/42").body(Full::default())?).await?;
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! # Tasks
 //!

@@ -19,9 +19,9 @@
 //! only these two, so its cost does not grow with the number of endpoints, and many callers do not
 //! pick the same endpoint at the same time.
 //!
-//! The endpoints that a policy picks from are computed before, whenever the endpoints change: a
-//! [`Subset`] of many, the [zone](ZoneAware) of the call, without the [ejected](Ejection) ones, and
-//! with the weights of [`SlowStart`]. [`Balance::snapshot`] shows them all.
+//! A policy picks from a list that is rebuilt whenever the endpoints change. The list is limited to
+//! a [`Subset`] and to the [zone](ZoneAware) of the call, has no [ejected](Ejection) endpoints, and
+//! has the weights of [`SlowStart`]. [`Balance::snapshot`] shows all endpoints.
 //!
 //! # Example
 //!
@@ -51,12 +51,12 @@
 //! | [`LeastRequests`] | if the duration of a call depends more on the request than on the endpoint | the same |
 //! | [`WeightedRoundRobin`] | for exact shares by weight, whatever the endpoints' latency | one, or a few with weights |
 //! | [`Random`] | for those shares without state, as a baseline | one |
-//! | [`RendezvousHash`] | if endpoints cache by key, or one of them is to be kept | all |
-//! | [`Sticky`] | if an endpoint holds a session | all, at a nanosecond each |
+//! | [`RendezvousHash`] | if endpoints cache by key | all |
+//! | [`Sticky`] | if an endpoint holds a session | all, about a nanosecond each |
 //! | [`ByLabel`] | to route by version or hint; wraps one of the others | that of the wrapped policy |
 //!
-//! The last three wrap another policy, which picks for requests without a key, or one of the
-//! instances with the label. Write your own by implementing [`Policy`].
+//! The last three wrap another policy. `RendezvousHash` and `Sticky` use it for requests without a
+//! key, `ByLabel` among the instances with the label. Write your own by implementing [`Policy`].
 
 mod attributes;
 mod builder;

@@ -12,12 +12,12 @@
 //! signal, register DOWN, drain (`drain.rs`), stop accepting, finish the requests in flight,
 //! DELETE. From the signal on, all steps share one budget.
 //!
-//! The [`Registrar`] starts the agent and ends it (`task.rs`). One that follows another begins once
-//! that has sent its DELETE.
+//! The [`Registrar`] starts and ends the agent (`task.rs`). A new agent starts once its predecessor
+//! has sent the DELETE.
 //!
-//! The own status follows from the readiness future and the health checks (`monitor.rs`,
-//! `vitals.rs`) and from the program's settings. The agent keeps the record that the registry shall
-//! have, and registers its changes at the rate of `limiter.rs`.
+//! The status of the instance follows from the readiness future, the health checks (`monitor.rs`,
+//! `vitals.rs`) and the calls of the program. The agent holds the desired record, and registers
+//! changes of it at the rate of `limiter.rs`.
 
 mod address;
 mod agent;

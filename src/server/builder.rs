@@ -40,10 +40,12 @@ use crate::time::Clock;
 /// Access control with its tasks and its description, both absent if everybody may do everything.
 type StartedAccess = (Option<Arc<AccessControl>>, JoinSet<()>, Option<Arc<str>>);
 
-/// Builder of a registry server. Its defaults are those of a stock Spring Cloud server.
+/// Builder of a registry server. Settings that Spring Cloud has default to its values, except
+/// [`read_only_cache`](Self::read_only_cache), the timeouts of peers and the limits.
 ///
-/// Settings of one subject are set together. `peers`, `node` and `regions` (feature `peers`),
-/// [`eviction`](Self::eviction) and [`limits`](Self::limits) replace all settings of their subject,
+/// Settings of one subject are set together. `peers`, `node` and `regions` (feature `peers`), `tls`
+/// (feature `tls`), [`eviction`](Self::eviction), [`limits`](Self::limits),
+/// [`rate_limits`](Self::rate_limits) and [`access`](Self::access) replace all settings of their subject,
 /// including those that [`property`](Self::property) or [`from_env`](Self::from_env) set before. A
 /// property that is set later changes a single setting. So properties are set last where both are
 /// used.
@@ -146,8 +148,8 @@ impl EurekaServerBuilder {
         self
     }
 
-    /// Sets the TLS of [`EurekaServer::listener`]. Defaults to plain HTTP. A router that is served
-    /// otherwise does not have it.
+    /// Sets the TLS of [`EurekaServer::listener`]. Has no effect on a router that is served in
+    /// another way. Defaults to plain HTTP.
     ///
     /// Spring `server.ssl.*`. Replaces all settings of this subject.
     #[cfg(feature = "tls")]
@@ -170,7 +172,7 @@ impl EurekaServerBuilder {
     /// Sets the other registry servers of the cluster.
     ///
     /// Replaces all earlier settings of this subject, including those of properties and the
-    /// environment. An unusable one of them is an error nevertheless.
+    /// environment. An invalid earlier setting is still an error of [`build`](Self::build).
     #[cfg(feature = "peers")]
     #[cfg_attr(docsrs, doc(cfg(feature = "peers")))]
     pub fn peers(mut self, peers: Peers) -> Self {
