@@ -8,7 +8,8 @@
 //!
 //! Without `EUREKA_CLIENT_SERVICEURL_DEFAULTZONE` it starts a registry and some instances of its
 //! own. `PORT` sets the port. Any application of the registry can be called: check the name against
-//! a list if the gateway is public. `/debug` shows addresses: serve it on another port in production.
+//! a list if the gateway is public. `/debug` shows addresses: serve it on another port in
+//! production.
 #![allow(clippy::print_stdout, reason = "an example prints to stdout")]
 
 mod world;

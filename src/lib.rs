@@ -16,7 +16,8 @@
 //!
 //! let eureka = Eureka::builder().service_url("http://localhost:8761/eureka/").build()?;
 //! let client: HttpClient<Full<Bytes>> = eureka.http_client(); // keep one, and clone it
-//! let response = client.request(Request::get("http://orders/v1/42").body(Full::default())?).await?;
+//! let request = Request::get("http://orders/v1/42").body(Full::default())?;
+//! let response = client.request(request).await?;
 //! # Ok(())
 //! # }
 //! ```

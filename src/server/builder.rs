@@ -45,10 +45,10 @@ type StartedAccess = (Option<Arc<AccessControl>>, JoinSet<()>, Option<Arc<str>>)
 ///
 /// Settings of one subject are set together. `peers`, `node` and `regions` (feature `peers`), `tls`
 /// (feature `tls`), [`eviction`](Self::eviction), [`limits`](Self::limits),
-/// [`rate_limits`](Self::rate_limits) and [`access`](Self::access) replace all settings of their subject,
-/// including those that [`property`](Self::property) or [`from_env`](Self::from_env) set before. A
-/// property that is set later changes a single setting. So properties are set last where both are
-/// used.
+/// [`rate_limits`](Self::rate_limits) and [`access`](Self::access) replace all settings of their
+/// subject, including those that [`property`](Self::property) or [`from_env`](Self::from_env) set
+/// before. A property that is set later changes a single setting. So properties are set last where
+/// both are used.
 ///
 /// ```
 /// use std::time::Duration;

@@ -69,9 +69,9 @@
 //! * Registrations, cancellations, status overrides, metadata and evictions are info lines with the
 //!   target `tower_eureka::server::audit`. They have the application, the instance, its status, the
 //!   sender with its identity, and what differs before and after the change. Requests that change
-//!   nothing and the items of a peer's batch are debug lines. So are all changes of
-//!   one identity or address beyond 100 a second, of which one info line shows the number. A file of users that is read again is such a
-//!   line as well.
+//!   nothing and the items of a peer's batch are debug lines. So are all changes of one identity or
+//!   address beyond 100 a second, of which one info line shows the number. A file of users that is
+//!   read again is such a line as well.
 //! * Leases that expire are summed up per run: the first ten have a line each, and one line shows
 //!   the number of all.
 //! * A refused write is a warning with the sender's address, the path, the status and the cause. So
