@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use super::errors::{InvalidResponse, ServerErrors, Subject};
 use super::request::{Operation, Verdict, is_overload};
 use super::response::ServerResponse;
-use super::server_order::{Access, ServerOrder};
+use super::server_order::{Access, MAX_SERVERS, ServerOrder};
 use super::servers::{Lookup, RegistryServer, Urls};
 use super::stack::HttpStack;
 use crate::config::{ListedServer, ServerSettings, ServiceUrl};
@@ -42,30 +42,66 @@ pub(super) struct SendOptions {
     pub(super) background: bool,
     /// Time after which the next server is tried while the previous attempt is still pending.
     pub(super) stagger: Option<Duration>,
-    /// Time within which all servers are tried, and not only a few, although the previous ones have
-    /// not responded. While a response is being received, no further server is tried.
-    pub(super) race: Option<Duration>,
+    /// Tries all servers, and not only a few, although the previous ones have not responded. While
+    /// a response is being received, no further server is tried.
+    pub(super) race: Option<Race>,
     /// Tries only the server of the last write, and does not change the order of the servers.
     pub(super) last_writer_only: bool,
+}
+
+/// Attempts at several servers, each of which begins while the previous ones are pending.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Race {
+    /// Time within which all servers are tried.
+    within: Duration,
+    /// Minimum time between two servers if more share the race than fit into it.
+    min_stagger: Duration,
+    /// Number of responses with an error after which no further server is tried, so that an
+    /// overloaded cluster does not get more requests than without a race.
+    max_failed: usize,
 }
 
 /// Maximum number of servers with an attempt in a race at the same time.
 const MAX_RACING: usize = 16;
 /// Time after which the next server of a race is tried.
 const RACE_STAGGER: Duration = Duration::from_secs(1);
-/// Minimum of this time if more servers share a race than fit into it.
+/// Minimum of this time for reads.
 const MIN_RACE_STAGGER: Duration = Duration::from_millis(50);
+/// Minimum of this time for writes, which cost a server more than a read that is not sent.
+const MIN_WRITE_STAGGER: Duration = Duration::from_millis(500);
+/// Time within which a registration is sent to all servers.
+const REGISTRATION_RACE: Duration = Duration::from_secs(3);
+
+impl Race {
+    /// Returns the race of the first list, which tries all servers.
+    pub(super) fn list(within: Duration) -> Self {
+        Self { within, min_stagger: MIN_RACE_STAGGER, max_failed: usize::MAX }
+    }
+
+    /// Returns the race of a read of one record.
+    pub(super) fn record(within: Duration) -> Self {
+        Self { max_failed: MAX_SERVERS, ..Self::list(within) }
+    }
+
+    /// Returns the race of a registration.
+    pub(super) fn registration() -> Self {
+        Self { within: REGISTRATION_RACE, min_stagger: MIN_WRITE_STAGGER, max_failed: MAX_SERVERS }
+    }
+
+    /// Returns the time after which the next of these servers is tried. It leaves the last server
+    /// as much time as the others.
+    fn stagger_of(&self, servers: usize) -> Duration {
+        let servers = servers.min(MAX_RACING) as u32;
+        match RACE_STAGGER * servers <= self.within {
+            true => RACE_STAGGER,
+            false => (self.within / (servers + 1)).clamp(self.min_stagger, RACE_STAGGER),
+        }
+    }
+}
 
 impl SendOptions {
-    /// Returns the time after which the next of these servers is tried. A race leaves the last
-    /// server as much time as the others.
     fn stagger_of(&self, servers: usize) -> Option<Duration> {
-        let servers = servers.min(MAX_RACING) as u32;
-        let of_race = |race: Duration| match RACE_STAGGER * servers <= race {
-            true => RACE_STAGGER,
-            false => (race / (servers + 1)).clamp(MIN_RACE_STAGGER, RACE_STAGGER),
-        };
-        self.race.map(of_race).or(self.stagger)
+        self.race.map(|race| race.stagger_of(servers)).or(self.stagger)
     }
 }
 
@@ -151,6 +187,9 @@ impl Servers {
     ///
     /// `read` converts a final response into the result. Its first argument is the URL of the
     /// server. If it fails, the attempt counts as failed and the next server is tried.
+    ///
+    /// A rejection is returned once no other attempt is pending, since a slow server may complete
+    /// the operation. The attempts that are pending when one completes are dropped.
     pub(super) async fn send<T, F: Future<Output = Result<T, InvalidResponse>>>(
         &self,
         stack: &HttpStack,
@@ -174,9 +213,12 @@ impl Servers {
         let mut last = order.first().expect("the list of servers is not empty");
         let mut waiting = order.iter();
         let mut running: Vec<Running<'_, _>> = Vec::new();
-        let mut is_next_due = true;
+        let (mut is_next_due, mut rejection, mut failed) = (true, None, 0);
+        let max_failed = options.race.map_or(usize::MAX, |race| race.max_failed);
         loop {
+            let may_try_next = rejection.is_none() && failed < max_failed;
             if is_next_due
+                && may_try_next
                 && running.len() < MAX_RACING
                 && let Some(server) = waiting.next()
             {
@@ -188,7 +230,7 @@ impl Servers {
             if running.is_empty() {
                 break;
             }
-            let has_next = waiting.len() > 0 && running.len() < MAX_RACING;
+            let has_next = may_try_next && waiting.len() > 0 && running.len() < MAX_RACING;
             let next = stagger.filter(|_| has_next).map(|stagger| Instant::now() + stagger);
             let finished = tokio::select! {
                 biased;
@@ -215,7 +257,7 @@ impl Servers {
                     if !options.last_writer_only {
                         self.order.failed(access, server);
                     }
-                    return Err(error);
+                    rejection.get_or_insert(error);
                 }
                 Some((server, Attempt::Failed { error, unavailable: is_unavailable })) => {
                     tracing::debug!(operation = subject.operation, server = %server.as_str(), %error, "registry server failed");
@@ -225,9 +267,13 @@ impl Servers {
                     if is_unavailable {
                         unavailable.push(server);
                     }
+                    failed += usize::from(error.status().is_some());
                     errors.add(error);
                 }
             }
+        }
+        if let Some(rejection) = rejection {
+            return Err(rejection);
         }
         // The next operation starts behind the servers that failed, so that every server is tried.
         if !options.last_writer_only {

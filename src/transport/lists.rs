@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::{HeaderValue, Method, StatusCode, header};
 
-use super::failover::SendOptions;
+use super::failover::{Race, SendOptions};
 use super::operations::Transport;
 use super::request::Operation;
 use super::response::{Responder, ServerResponse};
@@ -99,7 +99,7 @@ impl Transport {
         race: Option<Duration>,
         held: &Known,
     ) -> Result<Full, Error> {
-        let options = SendOptions { race, ..self.options() };
+        let options = SendOptions { race: race.map(Race::list), ..self.options() };
         let fetch = |query: &str| {
             let operation = Operation::new("fetch registry", Method::GET).path(format!("apps/{query}"));
             let operation = operation.list(held.clone());

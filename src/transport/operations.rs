@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 
 use super::errors::InvalidResponse;
-use super::failover::{SendOptions, Servers};
+use super::failover::{Race, SendOptions, Servers};
 use super::lists::Full;
 #[cfg(feature = "peers")]
 use super::request::NODE_ID;
@@ -167,6 +167,11 @@ impl Transport {
 
     /// Registers an instance. An instance that is registered already is replaced.
     ///
+    /// If a server does not respond, the next one is tried while the attempt is pending: after one
+    /// second, or sooner if there are more than three servers. The first that accepts the instance
+    /// gets the next writes. The others may have received the registration as well, which does no
+    /// harm in a cluster.
+    ///
     /// # Errors
     /// When no server accepts the registration, or one rejects it.
     pub async fn register(&self, instance: &Instance) -> Result<(), Error> {
@@ -176,7 +181,9 @@ impl Transport {
         if let Some(lease) = u64::try_from(lease).ok().filter(|&seconds| seconds > 0) {
             self.servers.order.record_lease(Duration::from_secs(lease));
         }
-        self.write(operation.path(path).body(instance.to_json())).await.map(drop)
+        let operation = operation.path(path).body(instance.to_json());
+        self.send(operation, SendOptions { race: Some(Race::registration()), ..self.options() }, read_written).await?;
+        Ok(())
     }
 
     /// Renews the lease of an instance.
@@ -345,16 +352,19 @@ impl Transport {
             .await
     }
 
+    /// Fetches one instance within this time, which the servers share: the next one is tried while
+    /// the previous ones have not responded.
+    pub(crate) async fn instance_within(&self, app: &str, id: &str, time: Duration) -> Result<Option<Instance>, Error> {
+        let operation = Operation::instance("fetch instance", Method::GET, app, id).accept_not_found();
+        let options = SendOptions { race: Some(Race::record(time)), ..self.options() };
+        self.read_with(operation, options, Instance::from_json).await
+    }
+
     /// Fetches an instance from the server that accepted its registration, and from no other.
     pub(crate) async fn registered(&self, app: &str, id: &str) -> Result<Option<Instance>, Error> {
         let operation = Operation::instance("fetch instance", Method::GET, app, id).accept_not_found();
-        self.send(operation, SendOptions { last_writer_only: true, ..self.options() }, |_, response| async move {
-            if response.status.is_client_error() {
-                return Ok(None);
-            }
-            decode_body(response, Instance::from_json).await.map(Some)
-        })
-        .await
+        let options = SendOptions { last_writer_only: true, ..self.options() };
+        self.read_with(operation, options, Instance::from_json).await
     }
 
     /// Fetches the instances with a VIP address. The result is empty if there are none.
@@ -412,7 +422,16 @@ impl Transport {
         operation: Operation<'_>,
         decode: fn(&[u8]) -> Result<T, DecodeError>,
     ) -> Result<Option<T>, Error> {
-        self.send(operation, self.options(), |_, response| async move {
+        self.read_with(operation, self.options(), decode).await
+    }
+
+    async fn read_with<T: Send + 'static>(
+        &self,
+        operation: Operation<'_>,
+        options: SendOptions,
+        decode: fn(&[u8]) -> Result<T, DecodeError>,
+    ) -> Result<Option<T>, Error> {
+        self.send(operation, options, |_, response| async move {
             if response.status.is_client_error() { Ok(None) } else { decode_body(response, decode).await.map(Some) }
         })
         .await

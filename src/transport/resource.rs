@@ -7,7 +7,7 @@ use http::{HeaderValue, Method, StatusCode};
 
 use super::body::ListBody;
 use super::errors::InvalidResponse;
-use super::failover::SendOptions;
+use super::failover::{Race, SendOptions};
 use super::lists::{Fetched, Full, Origin};
 use super::operations::Transport;
 use super::request::{Operation, segment};
@@ -61,7 +61,7 @@ impl Transport {
     ) -> Result<Full, Error> {
         let is_application = matches!(resource, Resource::App(_));
         let body = ListBody { known: held.clone(), is_application, concurrent };
-        let options = SendOptions { race, ..self.options() };
+        let options = SendOptions { race: race.map(Race::list), ..self.options() };
         let fetch = |query: &str| {
             let operation = Operation { known: known.cloned(), ..resource.operation(body.clone()) }.suffix(query);
             self.list(operation, options, is_application)

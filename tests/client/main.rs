@@ -47,6 +47,7 @@ mod reqwest;
 #[cfg(feature = "files")]
 mod settings_files;
 mod shutdown;
+mod slow_registration;
 mod status;
 mod switches;
 #[cfg(feature = "testing")]

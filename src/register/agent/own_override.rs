@@ -69,7 +69,7 @@ impl Agent {
             return Ok(());
         }
         let (transport, own) = (self.background.clone(), self.instance.clone());
-        let read = timeout(RECALL_TIME, transport.instance(own.app(), own.id()));
+        let read = timeout(RECALL_TIME, transport.instance_within(own.app(), own.id(), RECALL_TIME));
         let Ok(Ok(found)) = unless_shut_down(&mut self.shutdown, read).await? else { return Ok(()) };
         self.own_override.recalled = true;
         let Some(found) = found.filter(|found| found.overridden_status != InstanceStatus::Unknown) else {
