@@ -46,25 +46,29 @@ impl SettingsBuilder {
         self
     }
 
-    /// Sets a property, with the precedence of an argument.
+    /// Sets a property, with the precedence of an argument: environment and files do not change it.
+    /// Its name is the one in a file, such as `eureka.client.enabled`.
     pub fn property(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.in_code.push((name.into(), value.into(), Origin::Code));
         self
     }
 
-    /// Sets the value that a property has if no source has it.
+    /// Sets the value of a property that neither arguments, code, environment nor files set. Its
+    /// name is the one in a file, such as `eureka.client.enabled`.
     pub fn default_property(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.defaults.push((name.into(), value.into()));
         self
     }
 
-    /// Adds an active profile. Profiles in code replace `spring.profiles.active`.
+    /// Adds an active profile, whose files are read as well. Profiles in code replace
+    /// `spring.profiles.active`.
     pub fn profile(mut self, name: impl Into<String>) -> Self {
         self.profiles.push(name.into());
         self
     }
 
-    /// Replaces the environment of the process by these variables, as names and values.
+    /// Replaces the environment of the process by these variables, as names and values. Defaults to
+    /// the variables that the process has.
     pub fn environment<N: Into<String>, V: Into<String>>(
         mut self,
         variables: impl IntoIterator<Item = (N, V)>,
@@ -74,7 +78,8 @@ impl SettingsBuilder {
         self
     }
 
-    /// Reads no files.
+    /// Reads no files, also none that [`file`](Self::file) adds. By default, the files of the
+    /// [directory](Self::directory) are read, such as `application.yml`.
     pub fn without_files(mut self) -> Self {
         self.without_files = true;
         self

@@ -59,7 +59,8 @@ pub struct BearerToken {
 }
 
 impl BearerToken {
-    /// Creates a token that is used until a server rejects it.
+    /// Creates a token that is used until a server rejects it with 401. It is sent as it is, after
+    /// the word `Bearer`.
     pub fn new(token: impl Into<String>) -> Self {
         Self { token: Secret::new(token), lifetime: None }
     }

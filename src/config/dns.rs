@@ -31,7 +31,9 @@ pub struct DnsServers {
 }
 
 impl DnsServers {
-    /// Creates the settings for the records below a domain, and servers at a port.
+    /// Creates the settings for servers whose host names are in the TXT records below this domain,
+    /// such as `txt.us-east-1.example.com`. All are called at this port, over HTTP unless
+    /// [`https`](Self::https) is set.
     ///
     /// Spring `eureka.client.eureka-server-d-n-s-name` and `eureka.client.eureka-server-port`,
     /// Netflix `eureka.eurekaServer.domainName` and `eureka.eurekaServer.port`.

@@ -138,7 +138,9 @@ impl Default for Disappearance {
 }
 
 impl Disappearance {
-    /// Creates the default rule.
+    /// Creates the default rule: if more than half of all instances or a whole application are
+    /// missing, they are held for their lease, at least 90 seconds. After an empty list all are
+    /// held for their lease, at least 15 minutes.
     pub fn new() -> Self {
         Self {
             plausible_share: 0.5,
@@ -151,7 +153,7 @@ impl Disappearance {
     }
 
     /// Creates a rule that believes every list at once, as a Java client does, an empty one as
-    /// well.
+    /// well. No instance is held, so a registry that has just restarted leaves no instance to call.
     pub fn believed() -> Self {
         Self { plausible_share: 0.0, whole_applications: false, empty_hold: Some(Duration::ZERO), ..Self::new() }
     }
@@ -168,7 +170,8 @@ impl Disappearance {
     }
 
     /// Sets whether the instances of an application are held if none of them is listed any more.
-    /// Defaults to `true`.
+    /// Defaults to `true`. With `false`, only the [share](Self::plausible_share) of all instances
+    /// and an empty list count.
     pub fn hold_whole_applications(mut self, hold: bool) -> Self {
         self.whole_applications = hold;
         self
@@ -195,8 +198,8 @@ impl Disappearance {
         self
     }
 
-    /// Removes a held instance early, after this number of responses in a row that lack it.
-    /// Defaults to no such number.
+    /// Removes a held instance before its [hold](Self::hold) ends, after this number of responses
+    /// in a row that lack it. Defaults to no such number: only the hold counts.
     ///
     /// The first such response counts, so 1 believes every list that is not empty.
     pub fn confirmed_by_responses(mut self, responses: u32) -> Self {
@@ -204,8 +207,9 @@ impl Disappearance {
         self
     }
 
-    /// Removes a held instance early, after responses that lack it from this number of different
-    /// registry servers. Defaults to no such number.
+    /// Removes a held instance before its [hold](Self::hold) ends, after responses that lack it
+    /// from this number of different registry servers. Defaults to no such number: only the hold
+    /// counts.
     ///
     /// A client changes its server about every 20 minutes, and when its server fails.
     pub fn confirmed_by_servers(mut self, servers: u32) -> Self {
