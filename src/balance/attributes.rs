@@ -33,7 +33,8 @@ pub struct Attributes {
 }
 
 impl Attributes {
-    /// Creates attributes that are all unknown.
+    /// Creates attributes that are all unknown: weight 1, no zone, no labels and no address.
+    /// Measurements and connections then end whenever discovery inserts the key again.
     pub fn new() -> Self {
         Self::default()
     }
@@ -65,42 +66,50 @@ impl Attributes {
         }
     }
 
-    /// Sets [`weight`](Self::weight).
+    /// Sets the share of calls relative to the weights of the other endpoints. Defaults to 1, which
+    /// also replaces a number that is not positive and finite.
     #[must_use]
     pub fn with_weight(mut self, weight: f32) -> Self {
         self.weight = Some(weight);
         self
     }
 
-    /// Sets [`zone`](Self::zone).
+    /// Sets the zone that the endpoint runs in, for [`ZoneAware`](super::ZoneAware). Defaults to
+    /// none.
     #[must_use]
     pub fn with_zone(mut self, zone: impl Into<Arc<str>>) -> Self {
         self.zone = Some(zone.into());
         self
     }
 
-    /// Sets [`up_since_ms`](Self::up_since_ms).
+    /// Sets the time since which the endpoint takes calls, in milliseconds of the Unix epoch. [Slow
+    /// start](super::SlowStart) counts from it.
     #[must_use]
     pub fn with_up_since_ms(mut self, since: u64) -> Self {
         self.up_since_ms = Some(since);
         self
     }
 
-    /// Sets [`generation`](Self::generation).
+    /// Sets the generation, which changes when the endpoint restarts. With another one, or with
+    /// none, which is the default, measurements and ejections are reset when discovery inserts the
+    /// key again.
     #[must_use]
     pub fn with_generation(mut self, generation: u64) -> Self {
         self.generation = Some(generation);
         self
     }
 
-    /// Sets [`address`](Self::address).
+    /// Sets the address that connections depend on, such as host and port. With another one, or
+    /// with none, which is the default, a new service is built when discovery inserts the key
+    /// again.
     #[must_use]
     pub fn with_address(mut self, address: impl Into<Arc<str>>) -> Self {
         self.address = Some(address.into());
         self
     }
 
-    /// Sets [`labels`](Self::labels).
+    /// Sets the labels that requests can ask for, as keys and values. They replace the present
+    /// ones; there are none by default.
     #[must_use]
     pub fn with_labels<K, V>(mut self, labels: impl IntoIterator<Item = (K, V)>) -> Self
     where

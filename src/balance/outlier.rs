@@ -87,7 +87,8 @@ impl Default for Ejection {
 }
 
 impl Ejection {
-    /// Creates rules with the defaults.
+    /// Creates the default rules: an endpoint is ejected for 30 seconds after 5 failures in a row,
+    /// or if it fails much more often than the others. Each method of this type has its default.
     pub fn new() -> Self {
         Self::default()
     }

@@ -185,8 +185,9 @@ pub struct Siblings {
 }
 
 impl Siblings {
-    /// Creates a fleet from the ids and zones of all siblings, in any order, and the caller's own
-    /// id.
+    /// Creates a fleet from the caller's own id and from the ids and zones of all siblings, the
+    /// caller included, in any order. Without the own id among them, the caller has no
+    /// [aperture](Subset::aperture) of its own.
     pub fn new<'a, Z: AsRef<str>>(own: &str, siblings: impl IntoIterator<Item = (&'a str, Option<Z>)>) -> Self {
         let (mut ids, mut callers) = (BTreeSet::new(), Callers::new());
         for (id, name) in siblings {

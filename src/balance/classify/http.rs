@@ -126,7 +126,9 @@ pub struct HttpResponses {
 }
 
 impl HttpResponses {
-    /// Creates an observer with another classifier.
+    /// Creates an observer with this classifier, which decides from the head of a response or the
+    /// error whether a call failed. `HttpResponses::default()` has the
+    /// [`DefaultClassifier`](super::DefaultClassifier).
     pub fn new(classify: impl ClassifyHttp) -> Self {
         Self { classify: Some(Arc::new(classify)) }
     }

@@ -89,7 +89,8 @@ impl<F> RendezvousHash<HashFn<F>> {
 }
 
 impl<K> RendezvousHash<K> {
-    /// Hashes requests by the key that `key` extracts.
+    /// Creates a policy that sends requests with the same key to the same endpoint. `key` extracts
+    /// the key; requests without one are balanced by [`PeakEwma`].
     pub fn new(key: K) -> Self {
         Self { key, load_factor: 1.25, inner: PeakEwma }
     }

@@ -174,7 +174,8 @@ impl<Req: Head> ExtractKey<Req> for FromHeader {
 pub struct FromCookie(Box<str>);
 
 impl FromCookie {
-    /// Creates an extractor for the cookie with this name.
+    /// Creates an extractor for the cookie with this name, in the case that the client sends. A
+    /// request without the cookie has no key.
     pub fn new(name: impl Into<Box<str>>) -> Self {
         Self(name.into())
     }

@@ -106,7 +106,8 @@ impl<K> ByLabel<K> {
 }
 
 impl<K, P> ByLabel<K, P> {
-    /// Sets the key of the metadata.
+    /// Replaces the key of the metadata whose value is compared with the value of the request.
+    /// Instances without this key have no value.
     #[must_use]
     pub fn key(mut self, key: impl Into<Arc<str>>) -> Self {
         self.key = key.into();

@@ -84,7 +84,9 @@ impl<F> Sticky<F> {
 }
 
 impl<K> Sticky<K> {
-    /// Reads the id by an [`ExtractKey`].
+    /// Creates a policy that sends a request to the instance whose id an [`ExtractKey`] extracts
+    /// from it, such as [`FromCookie`]. Other requests are balanced by
+    /// [`PeakEwma`].
     pub fn new(id: K) -> Self {
         Self { id, inner: PeakEwma }
     }
