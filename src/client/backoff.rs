@@ -28,7 +28,8 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Creates pauses that double from `first` to `max`, with a jitter of 0.5.
+    /// Creates pauses that double from `first` to `max`, with a [jitter](Self::jitter) of 0.5. Both
+    /// are at most a year, and `first` is at most `max`.
     pub fn new(first: Duration, max: Duration) -> Self {
         let max = max.min(LONGEST_WAIT);
         Self { first: first.min(max), max, factor: 2.0, jitter: 0.5 }

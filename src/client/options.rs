@@ -146,7 +146,9 @@ impl Default for CallOptions {
 }
 
 impl CallOptions {
-    /// Returns the default options.
+    /// Returns the default options: the policy [`PeakEwma`], no time limit, and retries of requests
+    /// that were not sent, or whose method is idempotent if the connection was lost. Each method of
+    /// this type has its default.
     pub fn new() -> Self {
         Self::default()
     }

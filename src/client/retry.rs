@@ -76,7 +76,9 @@ impl RetryPolicy {
     /// Default of [`attempts`](Self::attempts).
     pub(crate) const ATTEMPTS: usize = 3;
 
-    /// Returns the default policy.
+    /// Returns the default policy: at most three attempts of a request with an idempotent method if
+    /// the connection is lost, without repetition after a response. Requests that were not sent go
+    /// to another instance whatever their method.
     pub fn new() -> Self {
         Self::default()
     }
