@@ -56,12 +56,14 @@ pub struct Health {
 }
 
 impl Health {
-    /// Creates the result of a check that succeeded.
+    /// Creates the result of a check that succeeded. The instance is UP if all others succeed as
+    /// well.
     pub fn up() -> Self {
         HealthStatus::Up.into()
     }
 
-    /// Creates the result of a check that failed. The reason is truncated after 100 characters.
+    /// Creates the result of a check that failed, with which the instance is DOWN. The reason is
+    /// shown on the health page, and truncated after 100 characters.
     pub fn down(reason: impl fmt::Display) -> Self {
         Self { status: HealthStatus::Down, detail: Some(Excerpt(reason).to_string().into()) }
     }
