@@ -2,20 +2,20 @@
 //!
 //! ```text
 //!  Authorization ─▶ verified before? ─▶ token, plain password ──────────────▶ identity ─▶ decision
-//!                    (recent.rs)     ─▶ hash: on a blocking thread, few at a time ─▲
+//!                    (recent.rs)     ─▶ hash, signature: on a blocking thread ────▲
+//!                                       (verifiers.rs), few at a time            │
 //!  client certificate ─────────────────────────────────────────────────────────────┤
 //!  nothing ─▶ anonymous ───────────────────────────────────────────────────────────┘
 //! ```
 
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::{Extensions, HeaderMap};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::attempts::Attempts;
 use super::certificate::PeerCertificate;
@@ -24,13 +24,13 @@ use super::credentials::{self, Credentials};
 use super::decision::{Leases, Operation, Rules, decide};
 use super::identity::{Identity, Role};
 #[cfg(feature = "access")]
-use super::jwt::{Jwt, TokenFault};
+use super::jwt::{self, Jwt, TokenFault};
 use super::password::Password;
 use super::policy::Policy;
 use super::recent::{Generation, Key, Recent};
-use super::refusal::{Cause, Refusal};
+use super::refusal::{Cause, Failure, Refusal};
+use super::verifiers::Verifiers;
 use crate::server::audit::{self, Repeats};
-use crate::server::memory;
 use crate::sync::offload;
 use crate::time::wall_clock_ms;
 
@@ -41,26 +41,6 @@ const VERIFIED_TIME: Duration = Duration::from_secs(120);
 /// Maximum number of credentials that are known to be wrong, and time for which each is known.
 const REJECTED: usize = 2_000;
 const REJECTED_TIME: Duration = Duration::from_secs(30);
-/// Maximum time for which credentials wait for their verification.
-const VERIFY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Maximum number of requests that wait for a verification.
-const MAX_WAITING: usize = 10_000;
-/// Share of the memory of the process that verifications may use at a time, and its minimum in MiB.
-const MEMORY_SHARE: usize = 8;
-const MIN_MEMORY_MIB: u32 = 64;
-/// Maximum time for which a token counts as valid after its verification.
-#[cfg(feature = "access")]
-const TOKEN_TIME: Duration = Duration::from_secs(60);
-
-/// Returns the MiB of memory that verifications may use at a time.
-pub(super) fn memory_mib() -> u32 {
-    static MIB: OnceLock<u32> = OnceLock::new();
-
-    *MIB.get_or_init(|| {
-        let limit = memory::limit().map_or(0, |(bytes, _)| bytes);
-        u32::try_from(limit / MEMORY_SHARE / (1024 * 1024)).unwrap_or(u32::MAX).max(MIN_MEMORY_MIB)
-    })
-}
 
 pub(in crate::server) struct AccessControl {
     pub(super) policy: ArcSwap<Policy>,
@@ -68,13 +48,13 @@ pub(in crate::server) struct AccessControl {
     verified: Recent<Verified>,
     rejected: Recent<Refusal>,
     attempts: Attempts,
-    /// Permits of the verifications that run at a time.
-    verifiers: Arc<Semaphore>,
-    /// MiB of memory for them.
-    pub(super) memory: Arc<Semaphore>,
-    pub(super) memory_mib: u32,
-    /// Places in the queue for such a permit.
-    waiting: Arc<Semaphore>,
+    pub(super) hashes: Verifiers,
+    /// Tokens with a wrong signature. They have a count of their own, so that guesses of passwords
+    /// do not exclude the tokens of an address.
+    #[cfg(feature = "access")]
+    forgeries: Attempts,
+    #[cfg(feature = "access")]
+    pub(super) signatures: Verifiers,
     claims: Claims,
     #[cfg(feature = "access")]
     pub(super) jwt: Option<Jwt>,
@@ -103,14 +83,22 @@ enum Proof {
     Token(String),
     Certificate,
     #[cfg(feature = "access")]
-    Jwt,
+    Jwt(jwt::Verified),
 }
 
-/// Authentication that needs the verification of a password hash.
+/// Authentication that needs the verification of a password hash or of a signature.
 pub(in crate::server) struct Slow {
     check: Check,
-    user: String,
-    password: String,
+    credentials: SlowCredentials,
+}
+
+enum SlowCredentials {
+    Password {
+        user: String,
+        password: String,
+    },
+    #[cfg(feature = "access")]
+    Token(String),
 }
 
 /// Credentials that are being checked.
@@ -120,9 +108,6 @@ struct Check {
     generations: [Generation; 2],
     address: Option<IpAddr>,
 }
-
-/// Identity of right credentials, and the time for which they may be remembered.
-type Found = (Verified, Option<Duration>);
 
 /// Result of an authentication without waiting.
 pub(in crate::server) enum Authentication {
@@ -137,19 +122,17 @@ impl AccessControl {
         attempts_per_minute: u32,
         #[cfg(feature = "access")] jwt: Option<Jwt>,
     ) -> Self {
-        // Half of the cores stay free for requests whose callers are known.
-        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
-        let memory_mib = memory_mib();
         Self {
             policy: ArcSwap::from_pointee(policy),
             anonymous: ArcSwap::from_pointee(anonymous),
             verified: Recent::new(VERIFIED, VERIFIED_TIME),
             rejected: Recent::new(REJECTED, REJECTED_TIME),
             attempts: Attempts::new(attempts_per_minute),
-            verifiers: Arc::new(Semaphore::new(cores)),
-            memory: Arc::new(Semaphore::new(memory_mib as usize)),
-            memory_mib,
-            waiting: Arc::new(Semaphore::new(MAX_WAITING)),
+            hashes: Verifiers::new(),
+            #[cfg(feature = "access")]
+            forgeries: Attempts::new(attempts_per_minute),
+            #[cfg(feature = "access")]
+            signatures: Verifiers::new(),
             claims: Claims::new(),
             #[cfg(feature = "access")]
             jwt,
@@ -171,8 +154,10 @@ impl AccessControl {
                 policy.passwords(user).iter().any(|row| (&row.0, &row.1) == (password, identity))
             }
             Proof::Token(token) => policy.token(token) == Some(identity),
-            // They are verified without a wait.
-            _ => false,
+            // It is read again without a wait.
+            Proof::Certificate => false,
+            #[cfg(feature = "access")]
+            Proof::Jwt(token) => signed_identity(&policy, token) == *identity,
         });
         self.rejected.retain(|_| false);
     }
@@ -180,7 +165,7 @@ impl AccessControl {
     /// Forgets which tokens are right and which are wrong, after their keys have changed.
     #[cfg(feature = "access")]
     pub(super) fn forget_tokens(&self) {
-        self.verified.retain(|verified| !matches!(verified.proof, Proof::Jwt));
+        self.verified.retain(|verified| !matches!(verified.proof, Proof::Jwt(_)));
         self.rejected.retain(|refusal| !matches!(refusal, Refusal::Wrong { cause: Cause::Jwt(_), .. }));
     }
 
@@ -194,7 +179,7 @@ impl AccessControl {
         self.anonymous.load().role_set().may_write()
     }
 
-    /// Authenticates a caller, unless that needs the verification of a hash.
+    /// Authenticates a caller, unless that needs the verification of a hash or of a signature.
     pub(in crate::server) fn authenticate_now(&self, headers: &HeaderMap, extensions: &Extensions) -> Authentication {
         if let Some(identity) = extensions.get::<Identity>() {
             return Authentication::Done(Ok(identity.clone()));
@@ -219,7 +204,7 @@ impl AccessControl {
         let check = Check { key, generations, address };
         let result = match credentials::parse(value) {
             Ok(Credentials::Basic { user, password }) => {
-                if let Err(refusal) = self.check_attempts(address) {
+                if let Err(refusal) = check_attempts(&self.attempts, address) {
                     return Authentication::Done(Err(refusal));
                 }
                 let policy = self.policy.load();
@@ -227,26 +212,49 @@ impl AccessControl {
                 match right(&policy, &user, plain) {
                     Some(found) => Ok(found),
                     None if policy.slowest().is_some() => {
-                        return Authentication::Slow(Slow { check, user, password });
+                        let credentials = SlowCredentials::Password { user, password };
+                        return Authentication::Slow(Slow { check, credentials });
                     }
                     None => Err(wrong_password(&policy, &user)),
                 }
             }
-            Ok(Credentials::Bearer(token)) => self.token(token, address),
-            Err(malformed) => self.check_attempts(address).and(Err(Refusal::wrong(Cause::Malformed(malformed)))),
+            Ok(Credentials::Bearer(token)) => {
+                #[cfg(feature = "access")]
+                match self.jwt.as_ref().map(|jwt| jwt.check_header(token)) {
+                    Some(Ok(())) => {
+                        if let Err(refusal) = check_attempts(&self.forgeries, address) {
+                            return Authentication::Done(Err(refusal));
+                        }
+                        let credentials = SlowCredentials::Token(token.into());
+                        return Authentication::Slow(Slow { check, credentials });
+                    }
+                    Some(Err(fault)) => self.static_token(token, self.refused_token(fault), address),
+                    None => self.static_token(token, Refusal::wrong(Cause::Token), address),
+                }
+                #[cfg(not(feature = "access"))]
+                self.static_token(token, Refusal::wrong(Cause::Token), address)
+            }
+            Err(malformed) => {
+                check_attempts(&self.attempts, address).and(Err(Refusal::wrong(Cause::Malformed(malformed))))
+            }
         };
         Authentication::Done(self.remember(&check, result))
     }
 
-    /// Verifies a password hash on a blocking thread, once one of the few permits is free.
+    /// Verifies a password hash or a signature on a blocking thread, once one of the few permits is
+    /// free.
     ///
     /// # Cancel safety
     /// A verification that has begun runs to its end, and its result is remembered.
     pub(in crate::server) async fn authenticate(self: &Arc<Self>, slow: Slow) -> Result<Identity, Refusal> {
-        const BUSY: Refusal = Refusal::Busy("too many log-ins at the same time");
-        let place = self.waiting.clone().try_acquire_owned().map_err(|_| BUSY)?;
-        let permits = timeout(VERIFY_TIMEOUT, self.permits()).await.map_err(|_| BUSY)?;
-        drop(place);
+        let (attempts, permits) = match &slow.credentials {
+            SlowCredentials::Password { .. } => {
+                let memory_kib = self.policy.load().memory_kib();
+                (&self.attempts, self.hashes.permits(memory_kib.max(1)).await?)
+            }
+            #[cfg(feature = "access")]
+            SlowCredentials::Token(_) => (&self.forgeries, self.signatures.permits(0).await?),
+        };
         // Many callers share one password. The first verification counts for all that waited.
         if let Some(identity) = self.known(slow.check.key) {
             return Ok(identity);
@@ -255,22 +263,13 @@ impl AccessControl {
             return Err(refusal);
         }
         // The failures of the requests that waited meanwhile count as well.
-        self.check_attempts(slow.check.address)?;
+        check_attempts(attempts, slow.check.address)?;
         let access = self.clone();
         offload(move || {
             let _permits = permits;
             access.verify(&slow)
         })
         .await
-    }
-
-    /// Waits for a thread and the memory of one verification.
-    async fn permits(&self) -> [OwnedSemaphorePermit; 2] {
-        // A policy has no hash that needs more (`Row::check`).
-        let mib = self.policy.load().memory_kib().div_ceil(1024).clamp(1, self.memory_mib);
-        let verifier = self.verifiers.clone().acquire_owned().await.expect("semaphore is never closed");
-        let memory = self.memory.clone().acquire_many_owned(mib).await.expect("semaphore is never closed");
-        [verifier, memory]
     }
 
     /// Decides about the operation of an authenticated caller.
@@ -358,75 +357,83 @@ impl AccessControl {
 
     /// Returns the identity of credentials that were right before.
     fn known(&self, key: Key) -> Option<Identity> {
-        self.verified.get(key, |verified| verified.identity.clone())
+        self.verified.get(key, |verified| verified.is_valid().then(|| verified.identity.clone()))?
     }
 
-    /// Verifies a password and remembers the result.
-    fn verify(&self, slow: &Slow) -> Result<Identity, Refusal> {
+    /// Verifies slow credentials and remembers the result.
+    fn verify(&self, Slow { check, credentials }: &Slow) -> Result<Identity, Refusal> {
+        let result = match credentials {
+            SlowCredentials::Password { user, password } => self.hashed(user, password),
+            #[cfg(feature = "access")]
+            SlowCredentials::Token(token) => self.signed(token, check.address),
+        };
+        self.remember(check, result)
+    }
+
+    fn hashed(&self, user: &str, password: &str) -> Result<Verified, Refusal> {
         let policy = self.policy.load();
-        let found = right(&policy, &slow.user, |known| known.verify(&slow.password));
-        let result = found.ok_or_else(|| {
-            let tried = policy.passwords(&slow.user).iter().map(|(known, _)| known.cost()).max().unwrap_or(0);
+        right(&policy, user, |known| known.verify(password)).ok_or_else(|| {
+            let tried = policy.passwords(user).iter().map(|(known, _)| known.cost()).max().unwrap_or(0);
             if let Some(slowest) = policy.slowest().filter(|slowest| slowest.cost() > tried) {
-                slowest.verify(&slow.password);
+                slowest.verify(password);
             }
-            wrong_password(&policy, &slow.user)
-        });
-        self.remember(&slow.check, result)
+            wrong_password(&policy, user)
+        })
     }
 
-    /// Returns the identity of a bearer token.
-    fn token(&self, token: &str, address: Option<IpAddr>) -> Result<Found, Refusal> {
-        let policy = self.policy.load();
-        #[cfg_attr(not(feature = "access"), expect(unused_mut, reason = "only a JWT changes it"))]
-        let mut refusal = Refusal::wrong(Cause::Token);
-        #[cfg(feature = "access")]
-        if let Some(jwt) = &self.jwt {
-            match jwt.verify(token) {
-                Ok(token) => {
-                    let identity = policy.subject(&token.subject).unwrap_or_else(|| token.identity());
-                    return Ok((Verified { identity, proof: Proof::Jwt }, Some(token.valid_for.min(TOKEN_TIME))));
-                }
-                Err(TokenFault::NoKeys) => {
-                    self.unknown_key.notify_one();
-                    refusal = Refusal::Busy("the keys of tokens were not fetched yet");
-                }
-                Err(fault) => {
-                    if fault == TokenFault::UnknownKey {
-                        self.unknown_key.notify_one();
-                    }
-                    refusal = Refusal::wrong(Cause::Jwt(fault));
-                }
+    /// Returns the identity of a token with a usable header.
+    #[cfg(feature = "access")]
+    fn signed(&self, token: &str, address: Option<IpAddr>) -> Result<Verified, Refusal> {
+        let jwt = self.jwt.as_ref().expect("a token is verified only if there are keys");
+        match jwt.verify(token) {
+            Ok(token) => {
+                Ok(Verified { identity: signed_identity(&self.policy.load(), &token), proof: Proof::Jwt(token) })
             }
+            Err(fault) => self.static_token(token, self.refused_token(fault), address),
         }
+    }
+
+    /// Returns the refusal of a token with a fault.
+    #[cfg(feature = "access")]
+    fn refused_token(&self, fault: TokenFault) -> Refusal {
+        if matches!(fault, TokenFault::NoKeys | TokenFault::UnknownKey) {
+            self.unknown_key.notify_one();
+        }
+        match fault {
+            TokenFault::NoKeys => Refusal::Busy("the keys of tokens were not fetched yet"),
+            fault => Refusal::wrong(Cause::Jwt(fault)),
+        }
+    }
+
+    /// Returns the identity of a token that the policy has, or the refusal of any other.
+    fn static_token(&self, token: &str, refusal: Refusal, address: Option<IpAddr>) -> Result<Verified, Refusal> {
         // A valid signature is accepted from any address, since nobody guesses it.
-        if refusal.is_guess() {
-            self.check_attempts(address)?;
+        if refusal.failure() == Some(Failure::Guess) {
+            check_attempts(&self.attempts, address)?;
         }
-        let identity = policy.token(token).ok_or(refusal)?.clone();
-        Ok((Verified { identity, proof: Proof::Token(token.into()) }, None))
-    }
-
-    /// Fails if an address has used up its attempts.
-    fn check_attempts(&self, address: Option<IpAddr>) -> Result<(), Refusal> {
-        match address.and_then(|address| self.attempts.wait(address)) {
-            Some(wait) => Err(Refusal::TooMany(wait)),
-            None => Ok(()),
-        }
+        let identity = self.policy.load().token(token).ok_or(refusal)?.clone();
+        Ok(Verified { identity, proof: Proof::Token(token.into()) })
     }
 
     /// Remembers the result of a check, and counts a failure.
-    fn remember(&self, check: &Check, result: Result<Found, Refusal>) -> Result<Identity, Refusal> {
+    fn remember(&self, check: &Check, result: Result<Verified, Refusal>) -> Result<Identity, Refusal> {
         let Check { key, generations: [verified_generation, rejected_generation], address } = *check;
         match result {
-            Ok((verified, valid_for)) => {
-                let (identity, expires) = (verified.identity.clone(), valid_for.map(|time| Instant::now() + time));
-                self.verified.insert(key, verified, expires, verified_generation);
+            Ok(verified) => {
+                let identity = verified.identity.clone();
+                self.verified.insert(key, verified, None, verified_generation);
                 Ok(identity)
             }
             Err(refusal) => {
-                if refusal.is_guess() {
-                    self.failed(address);
+                match refusal.failure() {
+                    Some(Failure::Guess) => self.failed(address),
+                    #[cfg(feature = "access")]
+                    Some(Failure::Forgery) => {
+                        if let Some(address) = address {
+                            self.forgeries.failed(address);
+                        }
+                    }
+                    None => {}
                 }
                 // A token with an unknown key may be valid once its key was fetched.
                 if refusal.is_lasting() {
@@ -445,11 +452,36 @@ impl AccessControl {
     }
 }
 
+impl Verified {
+    /// Returns false once a token is expired.
+    fn is_valid(&self) -> bool {
+        #[cfg(feature = "access")]
+        if let Proof::Jwt(token) = &self.proof {
+            return wall_clock_ms() < token.valid_until_ms;
+        }
+        true
+    }
+}
+
+/// Fails if an address has used up its attempts.
+fn check_attempts(attempts: &Attempts, address: Option<IpAddr>) -> Result<(), Refusal> {
+    match address.and_then(|address| attempts.wait(address)) {
+        Some(wait) => Err(Refusal::TooMany(wait)),
+        None => Ok(()),
+    }
+}
+
 /// Returns the row of the user whose password is right.
-fn right(policy: &Policy, user: &str, is_right: impl Fn(&Password) -> bool) -> Option<Found> {
+fn right(policy: &Policy, user: &str, is_right: impl Fn(&Password) -> bool) -> Option<Verified> {
     let (password, identity) = policy.passwords(user).iter().find(|(known, _)| is_right(known))?;
     let proof = Proof::Password { user: user.into(), password: password.clone() };
-    Some((Verified { identity: identity.clone(), proof }, None))
+    Some(Verified { identity: identity.clone(), proof })
+}
+
+/// Returns the identity of a verified token: that of its row in the policy, or of its claims.
+#[cfg(feature = "access")]
+fn signed_identity(policy: &Policy, token: &jwt::Verified) -> Identity {
+    policy.subject(&token.subject).unwrap_or_else(|| token.identity())
 }
 
 fn wrong_password(policy: &Policy, user: &str) -> Refusal {

@@ -9,7 +9,8 @@
 //! | `identity`, `pattern` | names, roles and applications; wildcards |
 //! | `policy`, `password` | credentials of the identities, and their comparison |
 //! | `credentials`, `certificate`, `jwt` | credentials of requests |
-//! | `control` | authentication of requests, on blocking threads where it is slow |
+//! | `control` | authentication of requests |
+//! | `verifiers` | limits of the authentications that are slow, on blocking threads |
 //! | `recent`, `attempts` | cache of authentications; limit on failed ones |
 //! | `decision`, `claims`, `refusal` | permissions, ownership of leases, reasons of refusals |
 //! | `start`, `key_fetch` | tasks that read the files and fetch the keys again |
@@ -35,6 +36,7 @@ mod settings;
 mod start;
 #[cfg(test)]
 mod tests;
+mod verifiers;
 
 pub use self::certificate::PeerCertificate;
 pub(in crate::server) use self::claims::Claim;

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::control::memory_mib;
 use super::identity::{Identity, Kind, Pattern};
 use super::password::{Password, is_equal};
 use super::pattern::{Grant, Wild};
+use super::verifiers::memory_mib;
 
 /// Row of the policy.
 #[derive(Clone, Debug, PartialEq, Eq)]

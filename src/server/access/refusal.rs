@@ -38,6 +38,16 @@ pub(in crate::server) enum Cause {
     ExpiredCertificate,
 }
 
+/// Failure of a caller that is limited by its address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// Guessed password or token.
+    Guess,
+    /// Token with a wrong signature.
+    #[cfg(feature = "access")]
+    Forgery,
+}
+
 /// Permission that an identity lacks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::server) enum Denial {
@@ -99,13 +109,19 @@ impl Refusal {
         matches!(self, Self::Wrong { .. })
     }
 
-    /// Returns true if the caller may have guessed. Nobody guesses a signature.
-    pub(super) fn is_guess(&self) -> bool {
-        #[cfg(feature = "access")]
-        if let Self::Wrong { cause: Cause::Jwt(fault), .. } = self {
-            return *fault == TokenFault::Unreadable;
+    /// Returns the failure that counts for the address of the caller.
+    pub(super) fn failure(&self) -> Option<Failure> {
+        match self {
+            #[cfg(feature = "access")]
+            Self::Wrong { cause: Cause::Jwt(fault), .. } => match fault {
+                TokenFault::Unreadable => Some(Failure::Guess),
+                TokenFault::Signature => Some(Failure::Forgery),
+                // The issuer signed the token, or no key was used.
+                _ => None,
+            },
+            Self::Wrong { .. } => Some(Failure::Guess),
+            _ => None,
         }
-        matches!(self, Self::Wrong { .. })
     }
 
     /// Returns the seconds after which the caller may try again.

@@ -400,11 +400,119 @@ mod hashes {
         }
     }
 
+    const KEYS: &str = include_str!("jwt/tokens.json");
+
+    /// Returns a header with a valid token of a user.
+    fn signed() -> String {
+        let tokens: serde_json::Value = serde_json::from_str(KEYS).unwrap();
+        format!("Bearer {}", tokens["tokens"]["valid ES256"].as_str().unwrap())
+    }
+
+    /// Returns a header with a token that has another signature for each number.
+    fn forged(n: u8) -> String {
+        use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+        let signed = signed();
+        let (claims, _) = signed.rsplit_once('.').unwrap();
+        format!("{claims}.{}", BASE64_URL_SAFE_NO_PAD.encode([n; 64]))
+    }
+
+    fn signed_server() -> EurekaServer {
+        EurekaServer::builder().access(Access::new().jwt(JwtKeys::json(KEYS))).build().unwrap()
+    }
+
+    /// Polls a request once. Returns true if it waits.
+    async fn waits(request: &mut (impl Future + Unpin)) -> bool {
+        std::future::poll_fn(|cx| std::task::Poll::Ready(std::pin::Pin::new(&mut *request).poll(cx).is_pending())).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn signature_waits_for_a_blocking_thread_while_known_tokens_are_handled_at_once() {
+        let server = signed_server();
+        let control = server.state.access().unwrap().clone();
+        let (signed, forged) = (signed(), forged(1));
+        assert_eq!(status(&server, "POST /eureka/apps/ORDERS", &signed).await, 204);
+        let signatures = &control.signatures;
+        let threads = u32::try_from(signatures.threads.available_permits()).unwrap();
+        let held = signatures.threads.clone().acquire_many_owned(threads).await.unwrap();
+        let mut flood = Box::pin(send(&server, "GET /eureka/apps", &forged, &[]));
+        assert!(waits(&mut flood).await, "all threads are busy");
+        let mut heartbeat = Box::pin(status(&server, "PUT /eureka/apps/ORDERS/i", &signed));
+        assert!(!waits(&mut heartbeat).await, "the token is known");
+        // A policy that does not name the subject changes nothing for it.
+        control.set_policy(Policy::new([]), Identity::new("anonymous", []));
+        assert_eq!(status(&server, "PUT /eureka/apps/ORDERS/i", &signed).await, 200);
+        let refused = flood.await;
+        assert_eq!((refused.status.as_u16(), refused.headers[RETRY_AFTER].to_str().unwrap()), (503, "1"));
+        let places = u32::try_from(signatures.waiting.available_permits()).unwrap();
+        let queue = signatures.waiting.clone().acquire_many_owned(places).await.unwrap();
+        let refused = send(&server, "GET /eureka/apps", &forged, &[]).await;
+        assert_eq!((refused.status.as_u16(), refused.headers[RETRY_AFTER].to_str().unwrap()), (503, "1"));
+        drop((held, queue));
+        assert_eq!(status(&server, "GET /eureka/apps", &forged).await, 401);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn address_with_too_many_forged_tokens_gets_429_and_known_tokens_and_passwords_go_on() {
+        let access = Access::new().user("a", "pass-a", [Role::Read]).jwt(JwtKeys::json(KEYS));
+        let server = EurekaServer::builder().access(access).build().unwrap();
+        let signed = signed();
+        assert_eq!(status(&server, "POST /eureka/apps/ORDERS", &signed).await, 204);
+        for n in 0..10 {
+            assert_eq!(status(&server, "GET /eureka/apps", &forged(n)).await, 401, "{n}");
+            assert_eq!(status(&server, "GET /eureka/apps", &forged(n)).await, 401, "the same one counts once");
+        }
+        let refused = send(&server, "GET /eureka/apps", &forged(10), &[]).await;
+        assert_eq!((refused.status.as_u16(), refused.headers[RETRY_AFTER].to_str().unwrap()), (429, "6"));
+        assert_eq!(status(&server, "PUT /eureka/apps/ORDERS/i", &signed).await, 200);
+        assert_eq!(status(&server, "GET /eureka/apps", &basic("a", "pass-a")).await, 200);
+    }
+
+    #[tokio::test]
+    async fn caller_that_disconnects_returns_its_place_and_its_permit() {
+        let access = Access::new().user("a", &hash(), [Role::Read]).jwt(JwtKeys::json(KEYS));
+        let server = EurekaServer::builder().access(access).build().unwrap();
+        let control = server.state.access().unwrap().clone();
+        for (verifiers, authorization) in [(&control.hashes, basic("a", "secret")), (&control.signatures, signed())] {
+            let (places, threads) = (verifiers.waiting.available_permits(), verifiers.threads.available_permits());
+            let all = u32::try_from(threads).unwrap();
+            // While it waits for a thread.
+            let held = verifiers.threads.clone().acquire_many_owned(all).await.unwrap();
+            let mut caller = Box::pin(status(&server, "PUT /eureka/apps/ORDERS/i", &authorization));
+            assert!(waits(&mut caller).await);
+            assert_eq!(verifiers.waiting.available_permits(), places - 1);
+            drop((caller, held));
+            assert_eq!(verifiers.waiting.available_permits(), places);
+            assert_eq!(verifiers.threads.available_permits(), threads);
+            // While it is verified: the permit returns once that is done, and the result is known.
+            let mut caller = Box::pin(status(&server, "PUT /eureka/apps/ORDERS/i", &authorization));
+            waits(&mut caller).await;
+            drop(caller);
+            drop(verifiers.threads.clone().acquire_many_owned(all).await.unwrap());
+            let mut caller = Box::pin(status(&server, "PUT /eureka/apps/ORDERS/i", &authorization));
+            assert!(!waits(&mut caller).await, "it is verified");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_that_waited_for_a_signature_count_the_failures_of_each_other() {
+        let server = signed_server();
+        let mut callers = tokio::task::JoinSet::new();
+        for n in 0..100 {
+            let server = server.clone();
+            callers.spawn(async move { status(&server, "GET /eureka/apps", &forged(n)).await });
+        }
+        let statuses = callers.join_all().await;
+        let verified = statuses.iter().filter(|status| **status == 401).count();
+        let threads = server.state.access().unwrap().signatures.threads.available_permits();
+        assert!((10..=10 + threads).contains(&verified), "{statuses:?}");
+        assert!(statuses.iter().all(|status| [401, 429].contains(status)), "{statuses:?}");
+    }
+
     #[tokio::test]
     async fn verifications_share_the_memory_of_the_process() {
         let server = EurekaServer::builder().access(Access::new().user("a", &hash(), [Role::Read])).build().unwrap();
         let control = server.state.access().unwrap().clone();
-        let memory = control.memory.clone().acquire_many_owned(control.memory_mib).await.unwrap();
+        let memory = control.hashes.memory.clone().acquire_many_owned(control.hashes.memory_mib).await.unwrap();
         let wanted = basic("a", "secret");
         let mut caller = Box::pin(status(&server, "GET /eureka/apps", &wanted));
         assert!(

@@ -8,11 +8,10 @@ mod tests;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use jsonwebtoken::errors::ErrorKind;
-use jsonwebtoken::{Algorithm, Validation, decode, decode_header};
+use jsonwebtoken::{Algorithm, Header, Validation, decode, decode_header};
 use serde_json::{Map, Value};
 
 use self::keys::Keys;
@@ -120,8 +119,8 @@ pub(super) struct Verified {
     pub(super) subject: String,
     roles: Roles,
     applications: Applications,
-    /// Time for which it is still valid.
-    pub(super) valid_for: Duration,
+    /// Time of the wall clock at which it expires.
+    pub(super) valid_until_ms: i64,
 }
 
 /// Reason for which a token is refused.
@@ -190,21 +189,16 @@ impl Jwt {
         self.keys.load().len()
     }
 
+    /// Checks the parts of a token that need no signature.
+    pub(super) fn check_header(&self, token: &str) -> Result<(), TokenFault> {
+        let (keys, header) = (self.keys.load(), self.header(token)?);
+        let mut usable = keys.of(header.alg, header.kid.as_deref());
+        usable.next().map(|_| ()).ok_or(TokenFault::UnknownKey)
+    }
+
+    /// Verifies a token. Each signature takes up to some hundred microseconds.
     pub(super) fn verify(&self, token: &str) -> Result<Verified, TokenFault> {
-        let header = decode_header(token).map_err(|_| match claims_none(token) {
-            true => TokenFault::Algorithm,
-            false => TokenFault::Unreadable,
-        })?;
-        if !ALGORITHMS.contains(&header.alg) {
-            return Err(TokenFault::Algorithm);
-        }
-        if header.crit.is_some() {
-            return Err(TokenFault::Critical);
-        }
-        let keys = self.keys.load();
-        if keys.is_empty() {
-            return Err(TokenFault::NoKeys);
-        }
+        let (keys, header) = (self.keys.load(), self.header(token)?);
         let validation = self.validation(header.alg);
         let mut fault = TokenFault::UnknownKey;
         for key in keys.of(header.alg, header.kid.as_deref()) {
@@ -217,6 +211,24 @@ impl Jwt {
             }
         }
         Err(fault)
+    }
+
+    /// Reads the header of a token that may be valid.
+    fn header(&self, token: &str) -> Result<Header, TokenFault> {
+        let header = decode_header(token).map_err(|_| match claims_none(token) {
+            true => TokenFault::Algorithm,
+            false => TokenFault::Unreadable,
+        })?;
+        if !ALGORITHMS.contains(&header.alg) {
+            return Err(TokenFault::Algorithm);
+        }
+        if header.crit.is_some() {
+            return Err(TokenFault::Critical);
+        }
+        if self.keys.load().is_empty() {
+            return Err(TokenFault::NoKeys);
+        }
+        Ok(header)
     }
 
     fn validation(&self, algorithm: Algorithm) -> Validation {
@@ -269,10 +281,8 @@ impl Jwt {
             some => Applications::only(words(some)),
         };
         let expires = claims.get("exp").and_then(Value::as_f64).unwrap_or_default();
-        let now = crate::time::wall_clock_ms() as f64 / 1000.0;
-        // The token was verified, so that it is valid for at least the leeway.
-        let valid_for = (expires - now + LEEWAY as f64).clamp(0.0, 3600.0);
-        Ok(Verified { subject: subject.into(), roles, applications, valid_for: Duration::from_secs_f64(valid_for) })
+        let valid_until_ms = ((expires + LEEWAY as f64) * 1000.0) as i64;
+        Ok(Verified { subject: subject.into(), roles, applications, valid_until_ms })
     }
 }
 
