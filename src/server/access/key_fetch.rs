@@ -17,19 +17,25 @@ const KEYS_PAUSE: Duration = Duration::from_secs(10);
 
 const UNUSABLE_URL: &str = "the URL of the keys of tokens is unusable";
 
-/// Reads the URL of a set of keys.
+/// Reads the URL of a set of keys. `http` is allowed for this machine, and for others if
+/// `allows_insecure` is true.
 ///
 /// # Errors
 /// Returns the reason for which it is unusable.
-pub(super) fn keys_uri(url: &str) -> Result<http::Uri, String> {
+pub(super) fn keys_uri(url: &str, allows_insecure: bool) -> Result<http::Uri, String> {
     let unusable = |cause: &str| Err(format!("{UNUSABLE_URL}: {cause}"));
     let Ok(uri) = url.parse::<http::Uri>() else { return unusable("it is no URL") };
     let is_local = uri.host().is_some_and(is_loopback);
     match uri.scheme_str() {
         Some("https") => {}
         // A node in between could replace the keys, and sign any token.
-        Some("http") if is_local => {}
-        Some("http") => return unusable("it must begin with https://, except on this machine"),
+        Some("http") if is_local || allows_insecure => {}
+        Some("http") => {
+            return unusable(
+                "it must begin with https://, except on this machine: if the network itself authenticates the \
+                 server, as in a service mesh, set eureka.server.access.jwt.allow-insecure-keys-url=true",
+            );
+        }
         _ => return unusable("it must begin with https://"),
     }
     if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
@@ -49,10 +55,15 @@ impl KeyFetch {
     ///
     /// # Errors
     /// Returns the reason for which the URL is unusable.
-    pub(super) fn new(url: &str, outbound: &Outbound) -> Result<Self, String> {
-        let uri = keys_uri(url)?;
+    pub(super) fn new(url: &str, allows_insecure: bool, outbound: &Outbound) -> Result<Self, String> {
+        let uri = keys_uri(url, allows_insecure)?;
         if uri.scheme_str() == Some("https") {
             outbound.check_tls().map_err(|cause| format!("{UNUSABLE_URL}: {cause}"))?;
+        } else if !uri.host().is_some_and(is_loopback) {
+            tracing::warn!(
+                url = %uri,
+                "keys of tokens are fetched over plain HTTP: whoever can change the response may sign any token"
+            );
         }
         Ok(Self { url: uri, stack: outbound.documents(MAX_BYTES) })
     }

@@ -88,6 +88,8 @@ pub(in crate::server) struct JwtSettings {
     pub(in crate::server) keys_file: Option<String>,
     #[cfg(feature = "peers")]
     pub(in crate::server) keys_url: Option<String>,
+    #[cfg(feature = "peers")]
+    pub(in crate::server) allows_insecure_url: bool,
     pub(in crate::server) issuer: Option<String>,
     pub(in crate::server) audiences: Vec<String>,
     pub(in crate::server) roles_claim: Option<String>,
@@ -383,7 +385,7 @@ impl JwtSettings {
             }
             (Some(file), None) => JwtKeys::file(file),
             #[cfg(feature = "peers")]
-            (None, Some(url)) => JwtKeys::url(url),
+            (None, Some(url)) => JwtKeys::url(url).allow_insecure_url(self.allows_insecure_url),
             _ => {
                 return Err("tokens need their keys: set eureka.server.access.jwt.keys-file or \
                             eureka.server.access.jwt.keys-url"

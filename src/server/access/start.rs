@@ -91,8 +91,10 @@ impl Access {
         };
         tasks.spawn(files.run());
         #[cfg(all(feature = "access", feature = "peers"))]
-        if let Some(Source::Url(url)) = control.jwt.as_ref().map(|jwt| &jwt.config.source) {
-            let fetch = KeyFetch::new(url, outbound)?;
+        if let Some(config) = control.jwt.as_ref().map(|jwt| &jwt.config)
+            && let Source::Url(url) = &config.source
+        {
+            let fetch = KeyFetch::new(url, config.allows_insecure_url, outbound)?;
             tasks.spawn(fetch.run(control.clone()));
         }
         Ok(Started { control, tasks, summary })
@@ -119,7 +121,7 @@ fn keyed(keys: JwtKeys) -> Result<(Jwt, Option<Content>), String> {
         }
         #[cfg(feature = "peers")]
         Source::Url(url) => {
-            keys_uri(url)?;
+            keys_uri(url, jwt.config.allows_insecure_url)?;
             None
         }
     };

@@ -61,7 +61,9 @@ pub(super) fn sufficient(name: &str) -> &'static [Group] {
         _ if name.starts_with("server.ssl.") => CERTIFICATE,
         "spring.security.user.name" => &[&["spring.security.user.password"]],
         "eureka.server.access.anonymous" => IDENTITIES,
-        "eureka.server.access.failed-attempts-per-minute" => ALWAYS,
+        "eureka.server.access.failed-attempts-per-minute" | "eureka.server.access.jwt.allow-insecure-keys-url" => {
+            ALWAYS
+        }
         _ if KEYS.iter().any(|keys| keys.contains(&name)) => KEYS,
         _ if name.strip_prefix(USERS).is_some_and(|last| last != "roles") => CREDENTIALS,
         _ => &[],
@@ -88,6 +90,12 @@ pub(super) fn jwt(builder: Builder, value: &Value, set: impl FnOnce(&mut JwtSett
 pub(super) fn audiences(builder: Builder, value: &Value) -> Set {
     let audiences: Vec<_> = value.list().into_iter().map(str::to_owned).collect();
     jwt(builder, value, |jwt, _| jwt.audiences = audiences)
+}
+
+#[cfg(all(feature = "access", feature = "peers"))]
+pub(super) fn insecure_keys_url(builder: Builder, value: &Value) -> Set {
+    let allowed = value.flag()?;
+    jwt(builder, value, |jwt, _| jwt.allows_insecure_url = allowed)
 }
 
 pub(super) fn users_file(builder: Builder, value: &Value) -> Set {

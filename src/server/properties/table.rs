@@ -187,6 +187,8 @@ pub(super) static PROPERTIES: &[Property] = &[
     property!("eureka.server.access.jwt.keys-url", "URL", "", "URL of this set, fetched every 5 minutes", With = |b, v| access::jwt(b, v, |jwt, url| jwt.keys_url = Some(url))),
     #[cfg(all(feature = "access", feature = "peers"))]
     property!("spring.security.oauth2.resourceserver.jwt.jwk-set-uri", "URL", "", "the same under Spring's name", With = |b, v| access::jwt(b, v, |jwt, url| jwt.keys_url = Some(url))),
+    #[cfg(all(feature = "access", feature = "peers"))]
+    property!(@ "eureka.server.access.jwt.allow-insecure-keys-url", "BOOL", "false", "fetch the keys over plain http:// from another machine as well; whoever can change the response may sign any token", Flag, access::insecure_keys_url),
     #[cfg(feature = "access")]
     property!("eureka.server.access.jwt.issuer", "URL", "", "issuer that tokens must have", With = |b, v| access::jwt(b, v, |jwt, issuer| jwt.issuer = Some(issuer))),
     #[cfg(feature = "access")]

@@ -50,6 +50,8 @@ pub struct JwtKeys {
     issuer: Option<String>,
     audiences: Vec<String>,
     roles_claim: String,
+    #[cfg(feature = "peers")]
+    pub(super) allows_insecure_url: bool,
 }
 
 /// Source of a set of keys.
@@ -81,7 +83,26 @@ impl JwtKeys {
     }
 
     fn of(source: Source) -> Self {
-        Self { source, issuer: None, audiences: Vec::new(), roles_claim: "roles".into() }
+        Self {
+            source,
+            issuer: None,
+            audiences: Vec::new(),
+            roles_claim: "roles".into(),
+            #[cfg(feature = "peers")]
+            allows_insecure_url: false,
+        }
+    }
+
+    /// Allows an [`url`](Self::url) that begins with `http://` and names another machine. Defaults
+    /// to `false`.
+    ///
+    /// Whoever can change the response may sign any token. Enable it only where the network itself
+    /// authenticates the server, as in a service mesh.
+    #[cfg(feature = "peers")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "peers")))]
+    pub fn allow_insecure_url(mut self, allowed: bool) -> Self {
+        self.allows_insecure_url = allowed;
+        self
     }
 
     /// Sets the issuer that tokens must have. Defaults to any.

@@ -233,3 +233,43 @@ async fn redirect_within_the_host_is_followed() {
     sleep(SECOND).await;
     assert_eq!((fetching.status("valid ES256").await, server.requests()), (200, 2));
 }
+
+#[test]
+fn plain_http_to_another_machine_is_refused_unless_it_is_allowed() {
+    for (url, allowed, expected) in [
+        ("https://issuer.example/jwks", false, ""),
+        ("http://127.0.0.1:8080/jwks", false, ""),
+        ("http://localhost/jwks", false, ""),
+        ("http://issuer.shop.svc/jwks", false, "set eureka.server.access.jwt.allow-insecure-keys-url=true"),
+        ("http://issuer.shop.svc/jwks", true, ""),
+        ("http://user:secret@issuer.shop.svc/jwks", true, "no credentials"),
+        ("ftp://issuer.shop.svc/jwks", true, "it must begin with https://"),
+        ("", true, "it is no URL"),
+    ] {
+        let error = keys_uri(url, allowed).err().unwrap_or_default();
+        assert!(error.contains(expected) && error.is_empty() == expected.is_empty(), "{url}: {error}");
+        assert!(!error.contains("secret"), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn allowed_plain_http_is_a_warning_at_the_start() {
+    const SETTING: (&str, &str) = ("eureka.server.access.jwt.allow-insecure-keys-url", "true");
+
+    let (log, _logging) = Log::start(tracing::Level::WARN);
+    let with = |url: &str, more: &[(&str, &str)]| {
+        let builder = crate::EurekaServer::builder().property("eureka.server.access.jwt.keys-url", url).unwrap();
+        let set = |builder: crate::server::EurekaServerBuilder, &(name, value): &(&str, &str)| {
+            builder.property(name, value).unwrap()
+        };
+        more.iter().fold(builder, set).build()
+    };
+    assert!(with(URL, &[]).unwrap_err().to_string().contains(SETTING.0));
+    with("http://127.0.0.1:1/jwks", &[SETTING]).unwrap();
+    assert!(!log.text().contains("plain HTTP"), "{}", log.text());
+    with(URL, &[SETTING]).unwrap();
+    let text = log.text();
+    let line =
+        text.lines().find(|line| line.contains("keys of tokens are fetched over plain HTTP")).unwrap_or_default();
+    assert!(line.contains("WARN") && line.contains(URL), "{text}");
+}
