@@ -1,13 +1,17 @@
 //! Owners of leases, and their form in the header of a replication batch.
 
+mod listed;
+
 use std::sync::Arc;
 
 #[cfg(feature = "peers")]
 use http::HeaderValue;
 use http::{HeaderMap, HeaderName};
-use percent_encoding::percent_decode_str;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+
 #[cfg(feature = "peers")]
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+pub(in crate::server) use self::listed::ListedOwners;
+pub(in crate::server) use self::listed::OwnersDocument;
 
 /// Header of a batch with the owners of its instances, in the order of the items
 /// (docs/protocol-extensions.md).
@@ -16,7 +20,6 @@ pub(super) const OWNERS: HeaderName = HeaderName::from_static("eureka-owners");
 #[cfg(feature = "peers")]
 const MAX_OWNERS: usize = 2048;
 /// Characters that are encoded in the name of an identity.
-#[cfg(feature = "peers")]
 const NAME: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b':').remove(b'@').remove(b'/');
 
 /// Owner of a lease: the identity that registered its instance.
@@ -40,7 +43,6 @@ impl Owner {
         *self != Self::Unknown
     }
 
-    #[cfg(feature = "peers")]
     fn write(&self) -> String {
         match self {
             Self::Unknown => "unknown".into(),

@@ -405,6 +405,17 @@ impl Transport {
         .await
     }
 
+    /// Fetches the owners of the leases of a peer as JSON. Returns `None` if it has no such
+    /// resource, as a Java server.
+    #[cfg(feature = "peers")]
+    pub(crate) async fn owners(&self) -> Result<Option<bytes::Bytes>, Error> {
+        let operation = Operation::new("fetch owners of leases", Method::GET).path("peerreplication/owners".into());
+        self.send(operation.accept_not_found(), self.options(), |_, response| async move {
+            Ok((response.status == StatusCode::OK).then_some(response.body))
+        })
+        .await
+    }
+
     async fn by_vip(&self, kind: &str, name: &str) -> Result<Applications, Error> {
         let operation = Operation { app: Some(name), ..Operation::new("fetch VIP", Method::GET) };
         let operation = operation.path(format!("{kind}/{}", segment(name))).accept_not_found();

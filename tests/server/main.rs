@@ -40,6 +40,8 @@ mod network;
 mod operations;
 #[cfg(feature = "peers")]
 mod own_url;
+#[cfg(feature = "peers")]
+mod owners;
 #[cfg(all(feature = "cli", unix))]
 mod page;
 #[cfg(all(feature = "cli", unix))]

@@ -10,9 +10,11 @@
 //! |---|---|
 //! | `sync_up` | start of a node: copies of the peers' registries, and the time at which lists are served |
 //! | `reconcile` | comparison with a peer; of two states of an instance the newer one is kept |
+//! | `owners` | owners of the leases that a peer has |
 //! | `own_lease` | registration of this node in its own registry |
 
 mod own_lease;
+mod owners;
 mod reconcile;
 mod state;
 mod sync_up;
@@ -29,6 +31,8 @@ use super::replication::{LocalNode, Peer};
 use super::supervise::supervise;
 use crate::time::{Backoff, jittered};
 
+/// Number of leases between two yields to other tasks.
+const CHUNK: usize = 100;
 /// Minimum and maximum pause between two calls of the source of the list of peers, as long as it
 /// has never returned one.
 const SOURCE_PAUSE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];

@@ -22,6 +22,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::state::Cluster;
+use super::{CHUNK, owners};
 use crate::error::Error;
 use crate::model::{Applications, Instance, app_name};
 use crate::server::gate::Reason;
@@ -29,8 +30,6 @@ use crate::server::node::Node;
 use crate::server::replication::Peer;
 use crate::time::jittered;
 
-/// Number of registrations between two yields to other tasks.
-const CHUNK: usize = 100;
 /// Maximum number of peers that are copied at the same time.
 const CONCURRENT_COPIES: usize = 8;
 /// Time limit for the other peers once one was copied. A long list over a slow link may take so
@@ -211,6 +210,8 @@ async fn copy(cluster: &Cluster, peer: &Peer) -> Copy {
             return Copy::Unreachable;
         }
     };
+    // An identity of this node may change a lease as soon as it is copied.
+    let owned = owners::fetch(node, peer).await;
     // A tower-eureka server serves lists only once they can be trusted.
     let is_new = fetched.digest.is_none() && is_new(cluster, peer, &fetched.list);
     let servers_app = app_name(&cluster.own.app);
@@ -225,7 +226,8 @@ async fn copy(cluster: &Cluster, peer: &Peer) -> Copy {
         let now = node.now();
         let is_server = instance.app() == &*servers_app;
         let instance = peer.clock().in_local_time(Instance::clone(instance), node.wall_ahead_ms());
-        match node.registry().adopt(instance, now, now) {
+        let owner = owned.of(instance.app(), instance.id());
+        match node.registry().adopt_owned(instance, owner, now, now) {
             // Registry servers register at each other: their number does not show what a peer
             // knows.
             Ok(_) if is_server => servers += 1,
@@ -236,6 +238,7 @@ async fn copy(cluster: &Cluster, peer: &Peer) -> Copy {
             }
         }
     }
+    owners::learn(node, &owned).await;
     if let Some(reason) = reason {
         peer.log_refused_copies(refused, reason);
     }

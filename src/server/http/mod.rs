@@ -105,7 +105,7 @@ pub(super) fn limit_senders(server: &ServerState, router: Router) -> Router {
 /// unless `limits_fetches` is true, the limit on fetches.
 fn routes(server: ServerState, mount: &str, limits_fetches: bool) -> Router {
     let limits_fetches = limits_fetches && server.rate_limits().is_some();
-    let resources: [(&str, Resource, MethodRouter<ServerState>); 12] = [
+    let resources: [(&str, Resource, MethodRouter<ServerState>); 13] = [
         ("/apps", Resource::Other, get(applications::all)),
         ("/apps/delta", Resource::Other, get(applications::delta)),
         ("/apps/{app}", Resource::Application, get(applications::one).post(instances::register)),
@@ -124,6 +124,7 @@ fn routes(server: ServerState, mount: &str, limits_fetches: bool) -> Router {
         ("/vips/{vip}", Resource::Other, get(applications::by_vip)),
         ("/svips/{vip}", Resource::Other, get(applications::by_secure_vip)),
         ("/peerreplication/batch", Resource::Batch, post(replication::batch)),
+        ("/peerreplication/owners", Resource::Batch, get(replication::owners)),
         ("/asg/{name}/status", Resource::Other, put(info::asg)),
         ("/status", Resource::Other, get(info::status)),
     ];

@@ -168,6 +168,7 @@ impl<'a> Found<'a> {
             ["peerreplication", "batch"] => {
                 (OperationLabel::Other, if is(&Method::POST) { Replicate } else { Other }, None, None)
             }
+            ["peerreplication", "owners"] => (OperationLabel::Other, read, None, None),
             ["asg", _, "status"] => (OperationLabel::Other, Other, None, None),
             _ => return None,
         };

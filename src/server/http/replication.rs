@@ -25,6 +25,7 @@ use crate::server::outcome::{Effect, Origin, RegisterOutcome, Registrant, Renewa
 use crate::server::owner::{Owner, Owners};
 use crate::server::unsent::Unsent;
 use crate::server::view::weight;
+use crate::sync::offload;
 
 /// Header with the id of the registry server that sent a batch.
 const NODE_ID: HeaderName = HeaderName::from_static("discoveryidentity-id");
@@ -72,6 +73,17 @@ pub(super) async fn batch(
         Ok(Err(error)) => refused(Refusal::Unreadable.response(), &Chain(&error)),
         Err(refusal) => refused(refusal.response(), &refusal),
     }
+}
+
+/// Responds with the owners of all leases, for a peer that copies them. Without access control
+/// there are none, and the response is that of a Java server.
+pub(super) async fn owners(State(server): State<ServerState>) -> Response {
+    if server.access().is_none() {
+        return StatusCode::NOT_FOUND.into_response();
+    }
+    // Offloaded, since it iterates over all leases.
+    let json = offload(move || server.registry().known_owners().to_json()).await;
+    response::json(json.into())
 }
 
 /// Decoded batch, with the result of its changes if they were applied on the same thread.

@@ -11,16 +11,29 @@ use super::times::lease_duration_secs;
 use super::version::{Version, replaces, state};
 use crate::model::{Instance, InstanceStatus};
 use crate::server::events::ServerEvent;
-use crate::server::outcome::{Origin, Refused};
+use crate::server::outcome::{Origin, Refused, Registrant};
+use crate::server::owner::Owner;
 use crate::server::view::Record;
 
 impl Registry {
+    #[cfg(test)]
+    pub(in crate::server) fn adopt(&self, copy: Instance, since: i64, now: i64) -> Result<bool, Refused> {
+        self.adopt_owned(copy, Owner::Unknown, since, now)
+    }
+
     /// Adopts the state of an instance in another registry, including its status, its override or
     /// the lack of one, and its times. Returns false if the local state or a local cancellation is
     /// newer.
     ///
-    /// The lease counts from `since`, or from its present start if that is later.
-    pub(in crate::server) fn adopt(&self, mut copy: Instance, since: i64, now: i64) -> Result<bool, Refused> {
+    /// The lease counts from `since`, or from its present start if that is later. A new lease has
+    /// this owner, and a known one keeps its own.
+    pub(in crate::server) fn adopt_owned(
+        &self,
+        mut copy: Instance,
+        owner: Owner,
+        since: i64,
+        now: i64,
+    ) -> Result<bool, Refused> {
         limits::check(&copy, &self.settings)?;
         let (app, id) = (copy.app.clone(), Arc::<str>::from(copy.id()));
         // A copy that is silent itself, or that was cancelled here, evicts no other instances.
@@ -54,7 +67,8 @@ impl Registry {
             }
             let known = leases.get(&app, &id);
             let is_new = known.is_none();
-            let registrant = known.map_or(Origin::Replica.into(), |lease| lease.registrant().clone());
+            let registrant = known
+                .map_or_else(|| Registrant { owner, ..Origin::Replica.into() }, |lease| lease.registrant().clone());
             self.admit(&mut leases, copy, registrant, overridden, duration_secs, since, now)?;
             if let Some(lease) = leases.get_mut(&app, &id) {
                 lease.mark_copy();

@@ -86,6 +86,12 @@ impl Owners {
         self.state.lock().by_app.get(app).is_some_and(|owners| owners.iter().any(|(known, _)| is_other(known)))
     }
 
+    /// Returns true if a lease has an unknown owner.
+    #[cfg(feature = "peers")]
+    pub(super) fn has_unknown(&self) -> bool {
+        self.state.lock().by_app.values().flatten().any(|(owner, _)| !owner.is_known())
+    }
+
     fn count(
         &self,
         counted: &mut HashMap<Arc<str>, Counted>,

@@ -16,7 +16,7 @@ use crate::server::events::ServerEvents;
 #[cfg(feature = "peers")]
 use crate::server::outcome::Refused;
 use crate::server::outcome::Registrant;
-use crate::server::owner::Owner;
+use crate::server::owner::{Owner, OwnersDocument};
 use crate::server::view::{AppView, Snapshot};
 
 impl Registry {
@@ -70,6 +70,27 @@ impl Registry {
         lease.set_owner(owner.clone());
         let (after, app) = (lease.registrant(), &lease.instance().app);
         self.owners.transfer(Some(&before), Some(after), app).expect("the identity is the same");
+    }
+
+    /// Returns true if the owners of leases are recorded, as with access control.
+    #[cfg(feature = "peers")]
+    pub(in crate::server) fn tracks_owners(&self) -> bool {
+        self.settings.tracks_owners
+    }
+
+    /// Returns true if the owner of a lease is unknown.
+    #[cfg(feature = "peers")]
+    pub(in crate::server) fn lacks_owners(&self) -> bool {
+        self.settings.tracks_owners && self.owners.has_unknown()
+    }
+
+    /// Returns the known owners of all leases.
+    pub(in crate::server) fn known_owners(&self) -> OwnersDocument {
+        let mut owners = OwnersDocument::default();
+        for shard in self.shards.iter() {
+            shard.read().iter().for_each(|(app, id, lease)| owners.add(app, id, &lease.registrant().owner));
+        }
+        owners
     }
 
     /// Returns the sender of the registration that an instance has.

@@ -140,6 +140,12 @@ impl Peer {
         self.record(self.transport.instance(app, id).await)
     }
 
+    /// Fetches the owners of its leases as JSON, if it has them.
+    pub(in crate::server) async fn owners(&self) -> Result<Option<Bytes>, Error> {
+        // The lists show whether the peer responds.
+        self.transport.owners().await
+    }
+
     /// Sends a batch. Returns `None` if it came back on each connection.
     async fn replicate(
         &self,

@@ -46,7 +46,9 @@ use crate::error::Error;
 use crate::model::{ActionType, Applications, Instance, InstanceStatus, ReplicationAction};
 use crate::server::audit;
 use crate::server::cluster::state::Cluster;
+use crate::server::cluster::{CHUNK, owners};
 use crate::server::outcome::Refused;
+use crate::server::owner::ListedOwners;
 use crate::server::registry::{Version, agree, replaces};
 use crate::server::replication::{Change, Peer, RefusedCopies, Target};
 use crate::time::{Moment, jittered};
@@ -57,8 +59,6 @@ const SETTLE_TIME: Duration = Duration::from_secs(2);
 const MAX_DIFFERENCES: usize = 10_000;
 /// Maximum number of such fetches at the same time.
 const CONCURRENT_FETCHES: usize = 8;
-/// Number of instances of a list between two yields to other tasks.
-const CHUNK: usize = 100;
 
 /// Reconciles with a peer for ever. While the peer's URL leads to this node, or this node is not
 /// open for traffic, it only waits.
@@ -71,6 +71,7 @@ pub(super) async fn reconcile(cluster: Arc<Cluster>, peer: Arc<Peer>) {
         last_success: None,
         sent: HashMap::new(),
         refused: RefusedCopies::default(),
+        owners: ListedOwners::default(),
         is_full: false,
     };
     loop {
@@ -102,6 +103,8 @@ struct Reconciler {
     sent: HashMap<Arc<Target>, Version>,
     /// Copies that the registry of this node refused.
     refused: RefusedCopies,
+    /// Owners of the leases of the peer, as far as this run needs them.
+    owners: ListedOwners,
     /// The registry is full, so instances that only the peer has are skipped.
     is_full: bool,
 }
@@ -166,7 +169,12 @@ impl Reconciler {
         if !differences.is_empty() {
             sleep(jittered(SETTLE_TIME)).await;
         }
+        let (node, lacks_owners) = (self.cluster.node.clone(), full && self.cluster.node.registry().lacks_owners());
+        if lacks_owners || differences.iter().any(|difference| difference.is_new) {
+            self.owners = owners::fetch(&node, &self.peer).await;
+        }
         let result = self.resolve_all(&differences, &mut summary).await;
+        owners::learn(&node, &std::mem::take(&mut self.owners)).await;
         // Differences that are skipped for want of room are not left for the next run.
         summary.pending += rest.iter().filter(|difference| !self.is_skipped(difference)).count();
         self.log_refused(&summary);
@@ -322,7 +330,7 @@ impl Reconciler {
         let (peer, now) = (self.peer.url().as_str(), node.now());
         let ahead = node.published_now().saturating_sub(now);
         let since = theirs.lease.map_or(now, |lease| now.min(lease.last_renewal_timestamp.saturating_sub(ahead)));
-        match node.registry().adopt(theirs, since, now) {
+        match node.registry().adopt_owned(theirs, self.owners.of(&app, &id), since, now) {
             Ok(true) => {
                 audit::adopted(&app, &id, status, peer);
                 Resolution::Adopted
