@@ -385,8 +385,11 @@ pub(super) fn metadata_changed(
     caller: &Caller,
     changes: &Changes,
 ) {
-    changes.counts.add(Change::Metadata, caller.origin);
-    let is_quiet = *outcome == RegisterOutcome::Unchanged || caller.is_quiet(changes);
+    let is_changed = *outcome != RegisterOutcome::Unchanged;
+    if is_changed {
+        changes.counts.add(Change::Metadata, caller.origin);
+    }
+    let is_quiet = !is_changed || caller.is_quiet(changes);
     changed!(is_quiet, app, id, status, caller, "metadata changed", states);
 }
 

@@ -117,7 +117,7 @@ impl Parts<'_> {
         families.counters_by("tower_eureka_cancellations_total", help, &["origin"], by_origin(Change::Cancellation));
         let help = "Status overrides that were set or deleted, by origin.";
         families.counters_by("tower_eureka_overrides_total", help, &["origin"], by_origin(Change::Override));
-        let help = "Requests of clients to change metadata, repeated ones included.";
+        let help = "Changes of metadata by clients.";
         let metadata = counts.changes(Change::Metadata, Origin::Client);
         families.counter("tower_eureka_metadata_changes_total", help, metadata);
         let help = "Evicted instances: of expired leases, and silent ones for new ones in a full registry.";
@@ -191,6 +191,25 @@ mod tests {
     use crate::model::{Instance, InstanceStatus};
     use crate::server::audit::Change;
     use crate::server::outcome::Origin;
+
+    #[tokio::test]
+    async fn metadata_that_changes_nothing_is_not_counted() {
+        let server = EurekaServer::builder().build().unwrap();
+        let instance = Instance::builder("orders").id("i").ip_addr("10.0.0.1").port(80).build().unwrap();
+        server.register(instance).unwrap();
+        let counts = server.registry().changes().counts();
+        for (entries, expected) in [
+            (&[("a", "1")][..], 1),
+            (&[("a", "1")], 1),
+            (&[], 1),
+            (&[("a", "2"), ("a", "1")], 1),
+            (&[("a", "2")], 2),
+            (&[("a", "2"), ("b", "1")], 3),
+        ] {
+            server.set_metadata("orders", "i", entries.iter().copied()).unwrap();
+            assert_eq!(counts.changes(Change::Metadata, Origin::Client), expected, "{entries:?}");
+        }
+    }
 
     #[tokio::test]
     async fn override_that_changes_nothing_is_not_counted() {

@@ -152,9 +152,14 @@ impl Registry {
         let Some(lease) = leases.get(app, id).filter(|lease| self.is_visible(lease, now)) else { return Ok(None) };
         let (mut instance, registrant) = (lease.instance().clone(), lease.registrant().clone());
         instance.metadata.extend(entries);
+        let is_same = instance.metadata == lease.instance().metadata;
         let registered = self.register_in(&mut leases, instance, registrant, Origin::Client, now);
         self.count_refusal(&registered);
-        let registered = registered?;
+        let mut registered = registered?;
+        // While changes are not logged, a registration is not compared.
+        if is_same && registered.outcome == RegisterOutcome::Changed && !audit::is_enabled() {
+            registered.outcome = RegisterOutcome::Unchanged;
+        }
         if let Some(refused) = registered.refused {
             return Err(refused);
         }
