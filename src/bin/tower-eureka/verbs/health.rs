@@ -7,12 +7,12 @@ use clap::Args;
 use http::{StatusCode, Uri};
 use serde_json::{Value, json};
 use tokio::time::timeout;
-use tower_eureka::client::Resolved;
 use tower_eureka::{Eureka, Settings};
 
 use super::Context;
 use super::failure::{Failure, Outcome};
 use super::output::{Color, Output};
+use super::resolve::resolve;
 use super::target::{Access, Urls, seconds};
 use super::text::clean;
 use crate::address::{Address, Addresses, addresses};
@@ -117,15 +117,8 @@ impl Health {
             builder = builder.tls_ca_file(file);
         }
         if let Some(host) = host {
-            let resolver = move |_: &str| {
-                let host = host.clone();
-                async move {
-                    let addresses = tokio::net::lookup_host((host, 0)).await?;
-                    Ok::<_, std::io::Error>(Resolved::new(addresses.map(|address| address.ip())))
-                }
-            };
             // A proxy would connect to the name.
-            builder = builder.resolver(resolver).no_proxy("*");
+            builder = builder.resolver(move |_: &str| resolve(host.clone())).no_proxy("*");
         }
         Ok(builder.build()?)
     }

@@ -14,6 +14,7 @@ mod health;
 mod instance;
 mod manual;
 mod output;
+mod resolve;
 mod target;
 mod text;
 mod watch;

@@ -10,6 +10,7 @@ use tower_eureka::model::InstanceStatus;
 use tower_eureka::{BearerToken, Eureka, EurekaBuilder, Settings};
 
 use super::failure::Failure;
+use super::resolve::resolve;
 use super::text::parse_name;
 
 /// Variable with the credentials.
@@ -80,7 +81,8 @@ impl Access {
             .enabled(true)
             .shuffle_servers(false)
             .connect_timeout(self.timeout.min(CONNECT_LIMIT))
-            .read_timeout(self.timeout);
+            .read_timeout(self.timeout)
+            .resolver(|host: &str| resolve(host.to_owned()));
         if let Some(Urls(urls)) = urls {
             if urls.trim().is_empty() {
                 return Err(Failure::usage("the URL is empty; write it like http://localhost:8761/eureka/"));
