@@ -11,12 +11,34 @@ folder=$(mktemp -d)
 outer=
 trap '[[ -z $outer ]] || kill -KILL "$outer" 2>/dev/null || true; rm -rf "$folder"' EXIT
 
+# The instructions of the Dockerfile. Lists of words have no blanks in a word.
+dockerfile=packaging/docker/Dockerfile
+words() { sed -n "s/^$1\[\(.*\)\]\$/\1/p" "$dockerfile" | tr -d '",'; }
+read -ra build <<<"$(sed -n 's/^RUN cargo build //p' "$dockerfile")"
+read -ra entrypoint <<<"$(words 'ENTRYPOINT ')"
+read -ra arguments <<<"$(words 'CMD ')"
+read -ra health <<<"$(words 'HEALTHCHECK .*CMD ')"
+read -ra variables <<<"$(sed -n 's/^ENV //p' "$dockerfile")"
+user=$(sed -n 's/^USER \([0-9]*\):.*/\1/p' "$dockerfile")
+[[ ${#build[@]} -gt 0 && ${#arguments[@]} -gt 0 && -n $user ]] || { echo "cannot read $dockerfile" >&2; exit 1; }
+
 # `docker build` receives only the files that the ignore file names.
 mkdir "$folder/context"
 sed -n 's/^!//p' packaging/docker/Dockerfile.dockerignore | tar --create --files-from - | tar --extract --directory "$folder/context"
+# With the options of the Dockerfile, except for the optimization.
+options=()
+for option in "${build[@]}"; do [[ $option == --release ]] || options+=("$option"); done
 CARGO_TARGET_DIR=$(realpath "${CARGO_TARGET_DIR:-target}") \
-    cargo check --quiet --locked --all-features --bin tower-eureka --manifest-path "$folder/context/Cargo.toml"
-echo 'container: its files suffice to build'
+    cargo check --quiet "${options[@]}" --manifest-path "$folder/context/Cargo.toml"
+echo "container: its files suffice for cargo build ${build[*]}"
+
+# The binary that the second stage copies is the one that the first stage builds, and the one that the commands start.
+built=$(sed -n 's/^COPY --from=build \(.*\) \(\/tower-eureka\)$/\1/p' "$dockerfile")
+[[ $built == /source/target/release/tower-eureka && " ${build[*]} " == *' --release '*' --bin tower-eureka '* ]] ||
+    { echo "the container copies $built, which its build does not create" >&2; exit 1; }
+[[ ${entrypoint[*]} == /tower-eureka && ${health[0]} == /tower-eureka ]] ||
+    { echo "the container starts ${entrypoint[*]} and ${health[*]}, and has /tower-eureka alone" >&2; exit 1; }
+echo 'container: it copies and starts the binary that it builds'
 
 if command -v systemd-analyze >/dev/null; then
     # The binary is not installed here.
@@ -59,6 +81,44 @@ if unshare --pid --fork --mount --mount-proc --kill-child mount -o remount,bind,
     echo 'container: works as PID 1 on a read-only root, and stops on SIGTERM and SIGINT'
 else
     echo '!!! NOT RUN AS PID 1 ON A READ-ONLY ROOT: no permission for namespaces here' >&2
+fi
+
+# The command and the health check of the Dockerfile with its variables and its user, in a network of their own, and without
+# `/etc/hosts`, which the image lacks.
+isolated=(unshare --net --pid --fork --mount --mount-proc --kill-child)
+if command -v ip setpriv >/dev/null && "${isolated[@]}" sh -c 'ip link set lo up && mount -o remount,bind,ro /' 2>/dev/null; then
+    chmod 711 "$folder"
+    # The binary may be in a folder that the user cannot read.
+    : >"$folder/container.sh.bin"
+    cat >"$folder/container.sh" <<'SCRIPT'
+set -eu
+binary=$1 user=$2 variables=$3 arguments=$4 health=$5
+ip link set lo up
+mount --bind "$binary" "$0.bin"
+mount --bind /dev/null /etc/hosts
+mount --bind /dev/null /etc/resolv.conf
+mount -o remount,bind,ro /
+cd /
+# The lists have no blanks in a word.
+run() { setpriv --reuid "$user" --regid "$user" --clear-groups env -i $variables "$0.bin" "$@"; }
+run $arguments &
+server=$!
+for _ in $(seq 100); do
+    if run $health; then exit 0; fi
+    kill -0 "$server" || exit 1
+    sleep 0.1
+done
+exit 1
+SCRIPT
+    if ! "${isolated[@]}" sh "$folder/container.sh" "$binary" "$user" "${variables[*]}" "${arguments[*]}" "${health[*]:1}" \
+        >"$folder/out" 2>&1; then
+        echo "the health check of the container fails: ${health[*]}" >&2
+        tail -n 20 "$folder/out" >&2
+        exit 1
+    fi
+    echo "container: ${health[*]} succeeds beside ${entrypoint[*]} ${arguments[*]}, as user $user and without /etc/hosts"
+else
+    echo '!!! THE HEALTH CHECK OF THE CONTAINER WAS NOT RUN: no permission for namespaces, or no ip and setpriv here' >&2
 fi
 
 manifests=packaging/kubernetes/tower-eureka.yaml
