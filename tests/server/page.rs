@@ -77,6 +77,35 @@ async fn live(page: &mut Page<'_>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn script_pauses_after_the_end_of_its_stream_and_then_shows_what_it_missed() {
+    let Some(mut browser) = browser().await else { return };
+    let registry = Registry::start().await;
+    let mut page = browser.page().await;
+    page.open(&registry.url).await;
+    live(&mut page).await;
+    // The pause is the longest one that the server asks for.
+    let ends = |ms: usize| {
+        format!(
+            "(() => {{ Math.random = () => 1;
+             source.dispatchEvent(new MessageEvent('end', {{ data: '{{\"reload\":{ms}}}' }})); }})()"
+        )
+    };
+    page.evaluate(&ends(3_600_000)).await;
+    assert_eq!(page.evaluate("source === null").await, json!(true), "the stream is closed");
+    registry.register("ORDERS", 1);
+    assert_eq!(count(&mut page, "[data-key=ORDERS]").await, 0);
+    page.evaluate("connect()").await;
+    page.wait("document.querySelector('[data-key=ORDERS] tbody tr')").await;
+    live(&mut page).await;
+    // After a short pause it connects by itself.
+    page.evaluate(&ends(1)).await;
+    page.wait("source !== null && source.readyState === EventSource.OPEN").await;
+    registry.register("CART", 1);
+    page.wait("document.querySelector('[data-key=CART] tbody tr')").await;
+    page.assert_no_errors();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_thousand_instances_are_shown_filtered_and_updated_live() {
     let Some(mut browser) = browser().await else { return };
     let registry = Registry::start().await;

@@ -65,6 +65,17 @@ struct Page {
 
 type Shared = Arc<Page>;
 
+impl Page {
+    fn new(server: &ServerState) -> Shared {
+        Arc::new(Self {
+            server: server.clone(),
+            cache: Cache::default(),
+            last: Cached::default(),
+            live: Live::new(server.clone()),
+        })
+    }
+}
+
 impl RegistryService {
     /// Adds the page for operators: `/` for browsers, which accept `text/html`, `/lastn`, and paths
     /// below `/page/`. Other requests for `/` have the response that they have without the page.
@@ -103,12 +114,7 @@ pub(super) fn router(server: &ServerState) -> Router {
 }
 
 fn routes(server: &ServerState, root: MethodRouter<Shared>) -> Router {
-    let page = Arc::new(Page {
-        server: server.clone(),
-        cache: Cache::default(),
-        last: Cached::default(),
-        live: Live::new(server.clone()),
-    });
+    let page = Page::new(server);
     let login = Router::new().route("/page/login", get(instance::login)).with_state(page.clone());
     let routes = Router::new()
         .route("/lastn", get(lastn::respond))

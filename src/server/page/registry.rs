@@ -261,6 +261,11 @@ fn own(server: &ServerState) -> Vec<(&'static str, String)> {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+    use std::task::Poll;
+    use std::time::Duration;
+
+    use super::super::Page;
     use super::*;
     use crate::EurekaServer;
     use crate::time::move_wall_clock;
@@ -275,6 +280,28 @@ mod tests {
         let off = wall_clock_ms() - shown;
         move_wall_clock(-50_000);
         assert!((0..5_000).contains(&off), "{off}");
+    }
+
+    #[tokio::test]
+    async fn search_of_a_caller_that_disconnects_returns_its_permit() {
+        let page = Page::new(&EurekaServer::builder().build().unwrap().state);
+        let searches = page.cache.searches.clone();
+        let query = || Query::parse(Some("q=orders")).unwrap();
+        let poll = async |search: &mut Pin<Box<dyn Future<Output = Option<Document>>>>| {
+            std::future::poll_fn(|cx| Poll::Ready(search.as_mut().poll(cx).is_pending())).await
+        };
+        // While it waits for the permit.
+        let held = searches.clone().acquire_many_owned(SEARCHES as u32).await.unwrap();
+        let mut waiting: Pin<Box<dyn Future<Output = _>>> = Box::pin(search(page.clone(), query()));
+        assert!(poll(&mut waiting).await);
+        drop((waiting, held));
+        assert_eq!(searches.available_permits(), SEARCHES);
+        // While it runs: the permit returns once the search is done.
+        let mut running: Pin<Box<dyn Future<Output = _>>> = Box::pin(search(page, query()));
+        poll(&mut running).await;
+        drop(running);
+        let all = searches.acquire_many(SEARCHES as u32);
+        assert!(timeout(Duration::from_secs(60), all).await.is_ok_and(|permits| permits.is_ok()));
     }
 
     #[cfg(feature = "peers")]
