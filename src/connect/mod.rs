@@ -24,6 +24,8 @@ pub(crate) use error::{ConnectError, root_cause};
 pub(crate) use names::Names;
 pub(crate) use proxy::{Direct, Proxies};
 pub use resolve::{Resolve, Resolved, Resolving};
+#[cfg(all(feature = "tls", feature = "access"))]
+pub(crate) use tls::ListenerCertificates;
 #[cfg(feature = "tls")]
 pub(crate) use tls::Store;
 #[cfg(all(feature = "tls", feature = "server"))]

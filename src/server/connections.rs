@@ -1,7 +1,12 @@
 //! Counters of the connections of all listeners of a server, which the metrics show.
 
+#[cfg(all(feature = "tls", feature = "access"))]
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+
+#[cfg(all(feature = "tls", feature = "access"))]
+use crate::sync::Mutex;
 
 /// Numbers of connections. Shared by all listeners of a server.
 #[derive(Debug, Default)]
@@ -12,6 +17,9 @@ pub(in crate::server) struct ConnectionCounts {
     refused: [AtomicU64; Self::REFUSED.len()],
     /// By position in [`CLOSED`](Self::CLOSED).
     closed: [AtomicU64; Self::CLOSED.len()],
+    /// Expiry of the certificates by listener and use.
+    #[cfg(all(feature = "tls", feature = "access"))]
+    certificates: Mutex<BTreeMap<(String, &'static str), i64>>,
 }
 
 /// Reason for which a connection was refused.
@@ -60,6 +68,17 @@ impl ConnectionCounts {
     pub(in crate::server) fn add_closed(&self, reason: ClosedFor, number: usize) {
         self.closed[reason as usize].fetch_add(number as u64, Relaxed);
     }
+
+    /// Sets the earliest expiry of the certificates of a listener with this use, as a Unix time in
+    /// seconds.
+    #[cfg(all(feature = "tls", feature = "access"))]
+    pub(in crate::server) fn set_certificate(&self, listener: &str, certificate: &'static str, not_after: Option<i64>) {
+        let (mut certificates, key) = (self.certificates.lock(), (listener.to_owned(), certificate));
+        match not_after {
+            Some(not_after) => certificates.insert(key, not_after),
+            None => certificates.remove(&key),
+        };
+    }
 }
 
 #[cfg(feature = "prometheus")]
@@ -70,6 +89,19 @@ impl ConnectionCounts {
 
     pub(in crate::server) fn accepted(&self) -> u64 {
         self.accepted.load(Relaxed)
+    }
+
+    /// Returns the listener, the use and the expiry of the certificates.
+    pub(in crate::server) fn certificates(&self) -> Vec<(String, &'static str, i64)> {
+        #[cfg(all(feature = "tls", feature = "access"))]
+        return self
+            .certificates
+            .lock()
+            .iter()
+            .map(|((listener, kind), time)| (listener.clone(), *kind, *time))
+            .collect();
+        #[cfg(not(all(feature = "tls", feature = "access")))]
+        Vec::new()
     }
 
     /// Returns the numbers of refused connections by reason.

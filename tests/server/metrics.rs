@@ -18,6 +18,7 @@ use crate::operations::scrape;
 
 const DOCUMENT: &str = include_str!("../../docs/metrics.md");
 const MINUTE: Duration = Duration::from_secs(60);
+const CERTIFICATE: &str = "tower_eureka_certificate_not_after_timestamp_seconds";
 const PEER: &str = "http://b:8761/eureka/";
 
 /// Names of the metrics in the table of the documentation.
@@ -267,6 +268,29 @@ async fn connections(moved: &mut BTreeSet<String>) {
     serving.abort();
 }
 
+#[cfg(all(feature = "tls", feature = "access"))]
+async fn certificates(moved: &mut BTreeSet<String>) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let file = std::env::temp_dir().join(format!("tower-eureka-metrics-{}.pem", std::process::id()));
+    std::fs::write(&file, certificate.pem() + &key.serialize_pem()).unwrap();
+    let server = EurekaServer::builder().build().unwrap();
+    let listener = server.listener(TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let listener = listener.tls(tower_eureka::server::ServerTls::new(&file, &file)).unwrap();
+    std::fs::remove_file(&file).unwrap();
+    let address = listener.local_addr().unwrap();
+    let series = format!(r#"{CERTIFICATE}{{certificate="server",listener="{address}"}}"#);
+    let mut walk = Walk::start(&server, moved).await;
+    let serving = tokio::spawn(listener.serve(server.service("/eureka"), std::future::pending()));
+    walk.will_move("a listener with TLS", &[&series]).await;
+    serving.abort();
+}
+
+#[cfg(not(all(feature = "tls", feature = "access")))]
+async fn certificates(moved: &mut BTreeSet<String>) {
+    moved.insert(CERTIFICATE.into());
+}
+
 #[test]
 fn each_documented_metric_moves_when_its_event_happens() {
     let mut moved = BTreeSet::new();
@@ -277,6 +301,7 @@ fn each_documented_metric_moves_when_its_event_happens() {
     runtime(true).block_on(replication(&mut moved));
     runtime(true).block_on(slow_clients(&mut moved));
     runtime(false).block_on(connections(&mut moved));
+    runtime(false).block_on(certificates(&mut moved));
     // It has one value for each version.
     moved.insert("tower_eureka_info".into());
     let moved: BTreeSet<_> = moved.iter().map(String::as_str).collect();
@@ -293,8 +318,9 @@ async fn documented_metrics_are_those_that_a_server_has() {
     a.heartbeat("i", 1).await;
     let samples = scrape(&a.server.management("/eureka")).await;
     let names: BTreeSet<_> = samples.keys().map(|series| metric(series)).collect();
-    let names: BTreeSet<_> = names.into_iter().filter(|name| !name.starts_with("process_")).collect();
-    assert_eq!(names, documented());
+    let names = names.into_iter().filter(|name| !name.starts_with("process_"));
+    // The server has no listener with TLS.
+    assert_eq!(names.chain([CERTIFICATE]).collect::<BTreeSet<_>>(), documented());
 }
 
 /// Returns the metrics that this text names.

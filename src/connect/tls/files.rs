@@ -85,19 +85,23 @@ impl TrustFile {
         }
     }
 
-    /// Adds the CAs to those that are trusted.
+    /// Adds the CAs to those that are trusted, and returns them.
     ///
     /// # Errors
     /// When the file holds none, or an unusable one.
-    pub(super) fn add_to(&self, roots: &mut RootCertStore, bytes: &[u8]) -> Result<(), Error> {
+    pub(super) fn add_to(
+        &self,
+        roots: &mut RootCertStore,
+        bytes: &[u8],
+    ) -> Result<Vec<CertificateDer<'static>>, Error> {
         let certificates = match self {
             Self::Pem(path) => pem_certificates(path, bytes)?,
             Self::Store(store) => store.certificates(bytes)?,
         };
-        for certificate in certificates {
-            roots.add(certificate).map_err(|e| unusable_ca(self.path(), e.to_string()).with_source(e))?;
+        for certificate in &certificates {
+            roots.add(certificate.clone()).map_err(|e| unusable_ca(self.path(), e.to_string()).with_source(e))?;
         }
-        Ok(())
+        Ok(certificates)
     }
 }
 

@@ -31,6 +31,8 @@ pub(crate) use disabled::{TlsSettings, is_rejected_handshake};
 pub(super) use handshake::handshake_if_https;
 #[cfg(feature = "tls")]
 pub(crate) use handshake::is_rejected_handshake;
+#[cfg(all(feature = "tls", feature = "access"))]
+pub(crate) use server::ListenerCertificates;
 #[cfg(all(feature = "tls", feature = "server"))]
 pub(crate) use server::{Acceptor, ClientCertificates, HandshakeError, ServerFiles};
 #[cfg(feature = "tls")]

@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::ring::Ticketer;
+use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 use tokio_rustls::rustls::{
@@ -22,6 +23,7 @@ use super::handshake::tls_error;
 use super::reload::Reload;
 use super::store::Store;
 use crate::error::{Error, Kind};
+use crate::sync::Mutex;
 
 /// Certificates that a listener requests from its clients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,6 +35,16 @@ pub(crate) enum ClientCertificates {
     Required,
 }
 
+/// Certificates in the files of a listener.
+#[derive(Clone, Debug, Default)]
+#[cfg_attr(not(feature = "access"), allow(dead_code, reason = "certificates are read with the feature access"))]
+pub(crate) struct ListenerCertificates {
+    /// Certificate of the server and those of its issuers.
+    pub(crate) chain: Vec<CertificateDer<'static>>,
+    /// CAs of client certificates.
+    pub(crate) client_cas: Vec<CertificateDer<'static>>,
+}
+
 /// Files and options of a listener's TLS.
 #[derive(Clone, Debug)]
 pub(crate) struct ServerFiles {
@@ -42,6 +54,8 @@ pub(crate) struct ServerFiles {
     /// Accepted versions, at least one.
     pub(crate) tls12: bool,
     pub(crate) tls13: bool,
+    /// Certificates of the configuration that was created last.
+    certificates: Arc<Mutex<ListenerCertificates>>,
 }
 
 impl ServerFiles {
@@ -56,7 +70,14 @@ impl ServerFiles {
     }
 
     fn new(identity: IdentityFiles) -> Self {
-        Self { identity, trust: Vec::new(), client_certificates: ClientCertificates::None, tls12: true, tls13: true }
+        Self {
+            identity,
+            trust: Vec::new(),
+            client_certificates: ClientCertificates::None,
+            tls12: true,
+            tls13: true,
+            certificates: Arc::default(),
+        }
     }
 
     /// Adds the CAs of client certificates in a PEM file.
@@ -81,8 +102,9 @@ impl ConfigFiles for ServerFiles {
         let mut next = contents.in_order();
         let (chain, key) = self.identity.identity(&mut next)?;
         let mut roots = RootCertStore::empty();
+        let mut certificates = ListenerCertificates { chain: chain.clone(), client_cas: Vec::new() };
         for file in &self.trust {
-            file.add_to(&mut roots, next())?;
+            certificates.client_cas.extend(file.add_to(&mut roots, next())?);
         }
         let versions: &[&SupportedProtocolVersion] = match (self.tls12, self.tls13) {
             (true, false) => &[&TLS12],
@@ -93,6 +115,7 @@ impl ConfigFiles for ServerFiles {
             .with_protocol_versions(versions)
             .map_err(unusable_config)?;
         let builder = if self.client_certificates == ClientCertificates::None {
+            certificates.client_cas.clear();
             builder.with_no_client_auth()
         } else {
             if roots.is_empty() {
@@ -110,6 +133,7 @@ impl ConfigFiles for ServerFiles {
         // A resumed session saves the signature. Its state is in the ticket, so that sessions take
         // no memory.
         config.ticketer = Ticketer::new().map_err(unusable_config)?;
+        *self.certificates.lock() = certificates;
         Ok(config)
     }
 }
@@ -140,6 +164,12 @@ impl Acceptor {
     pub(crate) async fn check(&self) {
         // There is a previous configuration, so there is no error.
         let _ = self.0.config().await;
+    }
+
+    /// Returns the certificates of the present configuration.
+    #[cfg(feature = "access")]
+    pub(crate) fn certificates(&self) -> ListenerCertificates {
+        self.0.files().certificates.lock().clone()
     }
 
     pub(crate) fn requests_certificates(&self) -> bool {

@@ -143,6 +143,7 @@ where
         let (stopping, stopped) = watch::channel(());
         let mut shutdown = pin!(shutdown);
         let mut files = pin!(tls::check_files(self.tls.clone()));
+        let mut expiry = pin!(self.watch_expiry());
         loop {
             let pending = tokio::select! {
                 biased;
@@ -155,8 +156,9 @@ where
                     self.close_slow();
                     None
                 }
-                // It never completes.
+                // They never complete.
                 () = &mut files => None,
+                () = &mut expiry => None,
                 () = sleep(PERMIT_INTERVAL), if self.waiting.is_some() => self.waiting.take(),
                 accepted = accept(&self.listener), if self.waiting.is_none() => match accepted {
                     Ok((stream, peer)) => Some(Pending { stream, peer, waiting_since: None }),
@@ -176,6 +178,16 @@ where
         if tokio::time::timeout(limits.shutdown_timeout, all).await.is_err() {
             tracing::warn!(connections = connections.len(), "stopped with requests in flight");
         }
+    }
+
+    /// Logs the expiry of the certificates. Never completes.
+    fn watch_expiry(&self) -> impl Future<Output = ()> + use<S> {
+        #[cfg(all(feature = "tls", feature = "access"))]
+        return super::expiry::watch(self.tls.clone(), self.listener.local_addr().ok(), self.counts.clone(), || {
+            crate::time::wall_clock_ms() / 1000
+        });
+        #[cfg(not(all(feature = "tls", feature = "access")))]
+        std::future::pending()
     }
 
     /// Spawns the task of a connection if there is a permit for it. Else lets the connection wait,

@@ -16,6 +16,8 @@ mod accept;
 mod activity;
 mod body;
 mod connection;
+#[cfg(all(feature = "tls", feature = "access"))]
+mod expiry;
 mod limits;
 mod log;
 mod response;

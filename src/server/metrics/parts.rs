@@ -176,6 +176,11 @@ impl Parts<'_> {
         families.counter("tower_eureka_connections_accepted_total", "Accepted connections.", connections.accepted());
         let help = "Connections that were refused: all are in use, the address has its share, or the system failed.";
         families.counters_by("tower_eureka_connections_refused_total", help, &["reason"], connections.refused());
+        let help = "Time at which the first TLS certificate of a listener expires, by its use: server or client_ca.";
+        let labels = &["listener", "certificate"];
+        let expiries = connections.certificates().into_iter();
+        let expiries = expiries.map(|(listener, kind, time)| (vec![listener, kind.to_owned()], time as f64));
+        families.gauges("tower_eureka_certificate_not_after_timestamp_seconds", help, labels, expiries);
         let help = "Connections that the server closed: idle ones to make room, slow ones, and unreadable ones.";
         families.counters_by("tower_eureka_connections_closed_total", help, &["reason"], connections.closed());
     }
