@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::label_value::LabelValue;
 use crate::model::{Instance, Metadata};
 
 /// Properties of an endpoint that influence picks. All of them are optional.
@@ -123,6 +124,11 @@ impl Attributes {
     /// Returns the value of a label.
     pub fn label(&self, key: &str) -> Option<&str> {
         self.labels.get(key)
+    }
+
+    /// Returns `true` if the label has a value that is equal to this one.
+    pub(super) fn has_label(&self, key: &str, value: &str) -> bool {
+        self.label(key).is_some_and(|own| LabelValue::new(key, own) == LabelValue::new(key, value))
     }
 }
 

@@ -223,7 +223,7 @@ impl EndpointList {
 impl Member {
     /// Returns `true` if its metadata has this value.
     pub(super) fn has_label(&self, key: &str, value: &str) -> bool {
-        self.attributes.label(key) == Some(value)
+        self.attributes.has_label(key, value)
     }
 }
 

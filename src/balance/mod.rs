@@ -67,6 +67,7 @@ mod endpoint;
 mod fail_fast;
 mod future;
 mod health;
+mod label_value;
 mod outcome;
 mod outlier;
 mod policy;
@@ -106,5 +107,6 @@ pub(crate) use self::classify::{
 };
 pub(crate) use self::endpoint::EndpointId;
 pub(crate) use self::future::{CallFuture, Picked};
+pub(crate) use self::label_value::API_VERSION;
 pub(crate) use self::policy::INSTANCE_COOKIE;
 pub(crate) use self::pool::Reconfiguration;

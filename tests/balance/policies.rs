@@ -462,6 +462,22 @@ async fn version_is_preferred_and_all_endpoints_take_the_call_if_none_has_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn api_version_is_compared_by_value_and_another_text_as_text() {
+    let versions = ["1", "1.0", "v1.0.0", "1.1", "blue"].map(|version| labelled(version, &[("API_VERSION", version)]));
+    let mut fleet = Fleet::new(ByLabel::version("x-version").key("API_VERSION").required(), versions).await;
+    for version in ["1", "1.0", "v1"] {
+        assert_eq!(names(&fleet, &[("x-version", version)]).await, ["1", "1.0", "v1.0.0"], "{version}");
+    }
+    assert_eq!(names(&fleet, &[("x-version", "1.1.0")]).await, ["1.1"]);
+    assert_eq!(names(&fleet, &[("x-version", "blue")]).await, ["blue"]);
+    fleet.remove("blue").await;
+    for version in ["blue", "2", "1.0.0.0"] {
+        let error = fleet.call(request(&[("x-version", version)])).await.unwrap_err();
+        assert!(error.to_string().contains(&format!("no endpoint of 4 has API_VERSION={version}")), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn policy_is_called_once_for_each_call() {
     let asked = Arc::new(AtomicUsize::new(0));
     let count = asked.clone();

@@ -91,7 +91,8 @@ pub trait Policy<Req: ?Sized>: Send + Sync {
 pub struct Label<'r> {
     /// Name of the label: a key of the instance's metadata.
     pub key: &'r str,
-    /// Value of the label.
+    /// Value of the label. Values of `API_VERSION` are compared as versions; see
+    /// [`ByLabel`](crate::balance::ByLabel).
     pub value: &'r str,
     /// Fails the call if no endpoint with the label takes calls.
     pub required: bool,

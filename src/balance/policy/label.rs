@@ -37,6 +37,11 @@ use crate::balance::candidates::Candidates;
 /// once, give instances a label that combines them, or use a [policy](Self::policy) of your own
 /// that filters the instances by [`Candidates::attributes`].
 ///
+/// Values are compared as text, except for those of Spring's `API_VERSION`: they are compared as
+/// Spring's load balancer compares them, so that `1`, `v1` and `1.0.0` are equal. A version has up
+/// to three numbers after any characters that are no digits. Other values of `API_VERSION` are
+/// compared as text.
+///
 /// Instances with a value are found in an index, which is built whenever the instances change. The
 /// first request that asks for a label adds it to the index, unless it is
 /// [listed](crate::balance::Builder::labels) in the builder.

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::picker::{Fallback, Picker, Scope};
+use super::picker::{Fallback, Labelled, Picker, Scope};
 use super::{Entry, Pool, State};
 use crate::balance::candidates::{EndpointList, Member};
 use crate::balance::endpoint::EndpointId;
+use crate::balance::label_value::LabelValue;
 use crate::balance::outlier::Cause;
 use crate::balance::subset::SubsetCandidate;
 use crate::balance::weights::Weights;
@@ -39,8 +40,6 @@ pub(crate) struct Evaluation {
     available: usize,
     reachable: usize,
 }
-
-type Labelled = HashMap<Arc<str>, HashMap<Arc<str>, Scope>>;
 
 impl EvaluatedEndpoint {
     /// Weight that it is drawn by.
@@ -204,16 +203,14 @@ impl<S> Pool<S> {
 
     fn labelled(&self, all: &[&EvaluatedEndpoint], respects_ejections: bool) -> Labelled {
         let by_value = |key: &Arc<str>| {
-            let mut with = HashMap::<&str, Vec<&EvaluatedEndpoint>>::new();
+            let mut with = HashMap::<LabelValue<'_>, Vec<&EvaluatedEndpoint>>::new();
             for endpoint in all {
                 if let Some(value) = endpoint.member.attributes.label(key) {
-                    with.entry(value).or_default().push(endpoint);
+                    with.entry(LabelValue::new(key, value)).or_default().push(endpoint);
                 }
             }
             with.retain(|_, endpoints| endpoints.iter().any(|endpoint| endpoint.is_candidate));
-            with.into_iter()
-                .map(|(value, endpoints)| (value.into(), self.scope(&endpoints, respects_ejections)))
-                .collect()
+            with.into_iter().map(|(value, endpoints)| (value, self.scope(&endpoints, respects_ejections))).collect()
         };
         self.settings.labels.iter().map(|key| (key.clone(), by_value(key))).collect()
     }

@@ -13,8 +13,12 @@ use std::sync::Arc;
 
 use crate::balance::candidates::{Candidates, EndpointList, Member};
 use crate::balance::endpoint::{EndpointId, Permit, Stats, Tick, Timestamp};
+use crate::balance::label_value::{ByLabelValue, LabelValue};
 use crate::balance::policy::{Label, Policy};
 use crate::balance::weights::{Weights, below};
+
+/// Endpoints by key and value of a label.
+pub(super) type Labelled = HashMap<Arc<str>, ByLabelValue<Scope>>;
 
 /// Endpoints of a balancer at one moment.
 pub(crate) struct Picker<S> {
@@ -24,7 +28,7 @@ pub(crate) struct Picker<S> {
     /// close together.
     services: Box<[S]>,
     all: Scope,
-    labelled: HashMap<Arc<str>, HashMap<Arc<str>, Scope>>,
+    labelled: Labelled,
     half_open: Vec<Member>,
     /// Endpoints that take no calls, for retries that find no other.
     fallbacks: Vec<(Fallback, Member)>,
@@ -91,7 +95,7 @@ impl<S> Picker<S> {
         version: u64,
         services: impl IntoIterator<Item = S>,
         all: Scope,
-        labelled: HashMap<Arc<str>, HashMap<Arc<str>, Scope>>,
+        labelled: Labelled,
         half_open: Vec<Member>,
         fallbacks: Vec<(Fallback, Member)>,
     ) -> Self {
@@ -217,13 +221,16 @@ impl<S> Picker<S> {
 
     /// Returns `true` if an endpoint with this label takes calls.
     pub(crate) fn has(&self, label: Label<'_>) -> bool {
-        self.labelled.get(label.key).is_some_and(|values| values.contains_key(label.value))
+        self.with_label(label).is_some()
     }
 
     /// Returns the endpoints with this label, or all if none has it and it is not required.
     fn labelled(&self, label: Label<'_>) -> Option<&Scope> {
-        let scope = self.labelled.get(label.key).and_then(|values| values.get(label.value));
-        scope.or((!label.required).then_some(&self.all))
+        self.with_label(label).or((!label.required).then_some(&self.all))
+    }
+
+    fn with_label(&self, label: Label<'_>) -> Option<&Scope> {
+        self.labelled.get(label.key)?.get(LabelValue::new(label.key, label.value))
     }
 }
 

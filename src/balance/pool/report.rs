@@ -64,7 +64,7 @@ impl<S> Pool<S> {
         if !self.settings.labels.iter().any(|known| **known == *key) {
             return format!("endpoints are not indexed by the label {key}");
         }
-        let with = |entry: &&Entry<S>| entry.attributes.label(key) == Some(value);
+        let with = |entry: &&Entry<S>| entry.attributes.has_label(key, value);
         let inside: Vec<_> = self.entries.values().filter(with).collect();
         let outside = self.outside.values().filter(with).count();
         let reasons: Vec<_> = inside

@@ -5,10 +5,7 @@ use std::sync::Arc;
 use http::request::Parts;
 use http::{HeaderName, header};
 
-use crate::balance::{Candidates, Label, Policy};
-
-/// Key of the metadata with the version of an API in Spring.
-const KEY: &str = "API_VERSION";
+use crate::balance::{API_VERSION, Candidates, Label, Policy};
 
 /// Places in which a request has the version of the API that it asks for.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -130,7 +127,7 @@ impl<P: Policy<Parts>> Policy<Parts> for ByVersion<P> {
     fn label<'r>(&'r self, request: &'r Parts) -> Option<Label<'r>> {
         let version = &self.version;
         let falls_back = version.falls_back == Some(true);
-        let with = |value, required| Label { key: KEY, value, required };
+        let with = |value, required| Label { key: API_VERSION, value, required };
         if let Some(requested) = version.requested(request) {
             return Some(with(requested, !falls_back));
         }
