@@ -29,17 +29,19 @@ fn strict() -> Ejection {
 
 #[tokio::test(start_paused = true)]
 async fn unreachable_endpoint_gets_at_most_three_of_a_thousand_calls() {
-    println!("calls of 100,000 that hit the dead endpoint (seed {SEED})");
+    println!("calls that hit the dead endpoint (seed {SEED})");
     for behaviour in [Behaviour::Refuses, Behaviour::Status(500, None)] {
         for (n, callers) in [2, 3, 5, 10].into_iter().flat_map(|n| [(n, 1), (n, 16)]) {
             fastrand::seed(SEED);
+            // Most calls meet the dead endpoint at the start. The pair shows the rate over minutes.
+            let made = if n == 2 { 100_000 } else { 20_000 };
             let endpoints = one_of(n, behaviour);
             let balance = default(&endpoints).await;
-            let succeeded = calls(&balance, callers, 100_000).await;
+            let succeeded = calls(&balance, callers, made).await;
             let hits = endpoints[0].hits();
-            println!("  {behaviour:?}, 1 of {n}, {callers} callers: {hits}");
-            assert!((1..=300).contains(&hits), "seed {SEED}: {hits}");
-            assert_eq!(succeeded, 100_000 - hits, "seed {SEED}");
+            println!("  {behaviour:?}, 1 of {n}, {callers} callers: {hits} of {made}");
+            assert!((1..=made * 3 / 1_000).contains(&hits), "seed {SEED}: {hits}");
+            assert_eq!(succeeded, made - hits, "seed {SEED}");
         }
     }
 }
