@@ -9,7 +9,8 @@ use super::path::{App, Vip};
 use super::response::{ListRequest, NotAcceptable};
 use super::scope::{self, Scope};
 use crate::server::http::state::ServerState;
-use crate::server::response_cache::{By, List};
+use crate::server::response_cache::List;
+use crate::server::view::By;
 
 /// Variant that a request asks for. A rejection is returned only if the list is served at all,
 /// since a 403 comes first.

@@ -58,12 +58,12 @@ impl Union {
         let digest = records().map(|record| record.digest()).collect();
         let changes = delta(&sources, &parts, &applications, merged);
         let version = sources.iter().map(|source| source.delta.version).sum();
-        let full = Snapshot { revision, version: sources[0].full.version, counts, digest, applications };
-        let delta = Snapshot { revision: delta_revision, version, counts, digest, applications: changes };
+        let full = Snapshot::new(revision, sources[0].full.version, counts, digest, applications);
+        let delta = Snapshot::new(delta_revision, version, counts, digest, changes);
         // Dropped only now, so that parts that are still in use stay cached.
         drop(before);
         merged.evict_unused();
-        Arc::new(Self { full: Arc::new(full), delta: Arc::new(delta) })
+        Arc::new(Self { full, delta })
     }
 }
 

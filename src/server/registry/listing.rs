@@ -351,13 +351,8 @@ impl Listing {
     fn full_of(&self, published: &mut Published) -> Arc<Snapshot> {
         let Published { applications, counts, digest, full, .. } = published;
         full.get_or_insert_with(|| {
-            Arc::new(Snapshot {
-                revision: self.revision(),
-                version: FULL_VERSION,
-                counts: *counts,
-                digest: *digest,
-                applications: applications.iter_mut().map(|(name, listed)| listed.view(name)).collect(),
-            })
+            let applications = applications.iter_mut().map(|(name, listed)| listed.view(name)).collect();
+            Snapshot::new(self.revision(), FULL_VERSION, *counts, *digest, applications)
         })
         .clone()
     }
@@ -367,13 +362,7 @@ impl Listing {
         delta
             .get_or_insert_with(|| {
                 *deltas += 1;
-                Arc::new(Snapshot {
-                    revision: self.delta_revision(),
-                    version: *deltas,
-                    counts: *counts,
-                    digest: *digest,
-                    applications: recent.views(),
-                })
+                Snapshot::new(self.delta_revision(), *deltas, *counts, *digest, recent.views())
             })
             .clone()
     }

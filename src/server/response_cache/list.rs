@@ -1,6 +1,6 @@
 use std::borrow::Cow;
 
-use crate::model::Instance;
+use crate::server::view::By;
 #[cfg(feature = "peers")]
 use crate::server::view::RegionSet;
 
@@ -35,24 +35,5 @@ impl List<'_> {
             #[cfg(feature = "peers")]
             Self::DeltaWith(set) => List::DeltaWith(set),
         }
-    }
-}
-
-/// Address of an instance that a list is selected by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(in crate::server) enum By {
-    Vip,
-    SecureVip,
-}
-
-impl By {
-    /// Returns true if the instance has this address. As in Java, the comparison is exact and
-    /// includes blanks.
-    pub(super) fn matches(self, name: &str, instance: &Instance) -> bool {
-        let names = match self {
-            Self::Vip => instance.vip_address(),
-            Self::SecureVip => instance.secure_vip_address(),
-        };
-        names.is_some_and(|names| names.split(',').any(|n| n == name))
     }
 }

@@ -46,7 +46,7 @@ use tokio::time::Instant;
 
 use self::counts::Counts;
 use self::etag::{Kind, etag};
-pub(super) use self::list::{By, List};
+pub(super) use self::list::List;
 #[cfg(feature = "peers")]
 use self::multi_region::{MultiRegion, Part, RegionLists};
 use self::read_only::ReadOnly;
@@ -288,7 +288,7 @@ impl ResponseCache {
         let (run, all, unsent) = (self.run, cells.clone(), self.unsent.clone());
         let build = move || {
             let _permit = permit;
-            let Snapshot { revision, version, counts, digest, applications } = &*snapshot();
+            let Snapshot { revision, version, counts, digest, applications, .. } = &*snapshot();
             let bytes = assemble::applications(*version, counts, applications, variant);
             // While the budget is exhausted, clients get the other variants although they are
             // older.

@@ -127,10 +127,10 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
-    use crate::server::response_cache::list::By;
     #[cfg(feature = "peers")]
     use crate::server::response_cache::lru::CAPACITY;
     use crate::server::unsent::Unsent;
+    use crate::server::view::By;
     use crate::server::view::{Encoding, Form};
 
     const VARIANT: Variant = Variant { form: Form::Json, encoding: Encoding::Identity };

@@ -3,9 +3,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::list::By;
 use crate::model::{Digest, Instance, StatusCounts};
-use crate::server::view::{AppView, Body, SingleFlight, Snapshot, Variant, assemble};
+use crate::server::view::{AppView, Body, By, SingleFlight, Snapshot, Variant, assemble};
 use crate::sync::{Mutex, MutexGuard};
 
 /// `versions__delta` of a list for a VIP. Clients recognise by it that the list is not a registry.
@@ -94,7 +93,7 @@ impl Entries {
 /// Returns the applications with their instances that have the requested VIP.
 pub(super) fn selected(snapshot: &Snapshot, Selection { by, name, .. }: &Selection) -> Vec<Arc<AppView>> {
     let matches = |instance: &Instance| by.matches(name, instance);
-    snapshot.applications.iter().filter_map(|view| select(view, matches)).collect()
+    snapshot.with_vip(*by, name).filter_map(|view| select(view, matches)).collect()
 }
 
 /// Returns the body of a list of these instances, and its digest. Its apps hash covers only them.

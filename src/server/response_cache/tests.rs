@@ -7,7 +7,7 @@ use super::*;
 use crate::model::{Application, Applications, Instance, InstanceStatus, Metadata, StatusCounts};
 use crate::server::outcome::Origin;
 use crate::server::registry::Settings;
-use crate::server::view::{Encoding, Record};
+use crate::server::view::{By, Encoding, Record};
 
 fn instance(app: &str, id: &str, status: InstanceStatus, note: &str) -> Instance {
     let mut instance = Instance::builder(app).id(id).host_name("h").ip_addr("10.0.0.1").port(80).build().unwrap();

@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use super::encoded::AppBlocks;
 use super::record::Record;
+use super::vips::{By, VipHashes, VipIndex};
 use crate::model::{Digest, StatusCounts};
 
 /// An application as published.
@@ -12,11 +13,12 @@ pub(in crate::server) struct AppView {
     pub(in crate::server) name: Arc<str>,
     pub(in crate::server) records: Vec<Arc<Record>>,
     pub(in crate::server) blocks: AppBlocks,
+    pub(super) vips: VipHashes,
 }
 
 impl AppView {
     pub(in crate::server) fn new(name: Arc<str>, records: Vec<Arc<Record>>) -> Arc<Self> {
-        Arc::new(Self { name, records, blocks: AppBlocks::default() })
+        Arc::new(Self { name, records, blocks: AppBlocks::default(), vips: VipHashes::default() })
     }
 }
 
@@ -33,4 +35,23 @@ pub(in crate::server) struct Snapshot {
     /// Digest of the whole registry, also in a delta.
     pub(in crate::server) digest: Digest,
     pub(in crate::server) applications: Vec<Arc<AppView>>,
+    vips: VipIndex,
+}
+
+impl Snapshot {
+    pub(in crate::server) fn new(
+        revision: u64,
+        version: i64,
+        counts: StatusCounts,
+        digest: Digest,
+        applications: Vec<Arc<AppView>>,
+    ) -> Arc<Self> {
+        Arc::new(Self { revision, version, counts, digest, applications, vips: VipIndex::default() })
+    }
+
+    /// Returns the applications that may have an instance with this VIP address, in the order of
+    /// the list. All others have none.
+    pub(in crate::server) fn with_vip(&self, by: By, name: &str) -> impl Iterator<Item = &Arc<AppView>> {
+        self.vips.candidates(by, name, &self.applications).into_iter().map(|position| &self.applications[position])
+    }
 }

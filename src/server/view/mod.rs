@@ -24,6 +24,7 @@ mod record;
 #[cfg(feature = "peers")]
 mod region_set;
 mod single_flight;
+mod vips;
 mod weight;
 
 pub(in crate::server) use self::application::{AppView, Snapshot};
@@ -33,4 +34,5 @@ pub(in crate::server) use self::record::Record;
 #[cfg(feature = "peers")]
 pub(in crate::server) use self::region_set::RegionSet;
 pub(in crate::server) use self::single_flight::{Admission, BudgetExhausted, SingleFlight};
+pub(in crate::server) use self::vips::By;
 pub(in crate::server) use self::weight::{APPLICATION_WEIGHT, instance_bytes, max_weight, weight};
