@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::members::{Members, Registration, read, scalar, skip};
+use super::scalar::Version;
 use super::shapes::OptionalObject;
 use crate::model::{BatchItem, Instance, InstanceStatus, ReplicationAction, ReplicationItem, ReplicationResult};
 
@@ -83,7 +84,7 @@ impl<'de> Members<'de> for BatchMembers {
         match name {
             "appName" => self.app = scalar(map)?.text(),
             "id" => self.id = scalar(map)?.text(),
-            "lastDirtyTimestamp" => self.last_dirty_timestamp = scalar(map)?.number(),
+            "lastDirtyTimestamp" => self.last_dirty_timestamp = map.next_value::<Version>()?.0,
             "overriddenStatus" => self.overridden_status = scalar(map)?.text(),
             "status" => self.status = scalar(map)?.text(),
             "instanceInfo" => self.instance = map.next_value::<OptionalObject<Registration>>()?.0,
