@@ -21,8 +21,8 @@ use super::attempts::Attempts;
 use super::certificate::PeerCertificate;
 use super::claims::{Claim, Claims};
 use super::credentials::{self, Credentials};
-use super::decision::{Leases, Operation, Rules, decide};
-use super::identity::{Identity, Role};
+use super::decision::{Leases, Operation, Rules, Target, decide};
+use super::identity::Identity;
 #[cfg(feature = "access")]
 use super::jwt::{self, Jwt, TokenFault};
 use super::password::Password;
@@ -280,10 +280,31 @@ impl AccessControl {
         is_replica: bool,
         leases: &dyn Leases,
     ) -> Result<(), Refusal> {
-        let (policy, anonymous_registers) = (self.policy.load(), self.anonymous.load().has(Role::Register));
-        let rules = Rules { policy: &policy, leases, anonymous_registers };
+        let claims = || self.decided(identity, operation, is_replica, leases);
+        if claims()?
+            && let Operation::Change(_, Target { app, id: Some(id) }) = operation
+        {
+            let _claim = self.claims.lock(app);
+            // Another identity may have become an owner meanwhile.
+            if claims()? {
+                leases.claim(app, id, &identity.owner());
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns true for a heartbeat that makes the caller the owner of the lease.
+    fn decided(
+        &self,
+        identity: &Identity,
+        operation: Operation<'_>,
+        is_replica: bool,
+        leases: &dyn Leases,
+    ) -> Result<bool, Refusal> {
+        let (policy, anonymous) = (self.policy.load(), self.anonymous.load());
+        let rules = Rules { policy: &policy, leases, anonymous: &anonymous };
         let denied = match decide(identity, operation, is_replica, &rules) {
-            Ok(()) => return Ok(()),
+            Ok(claims) => return Ok(claims),
             Err(denial) => denial,
         };
         // A caller without credentials may have forgotten them.
@@ -307,7 +328,7 @@ impl AccessControl {
     ) -> Result<Option<Claim<'_>>, Refusal> {
         let Operation::Change(_, target) = operation else { return Ok(None) };
         let claim = self.claims.lock(target.app);
-        self.decide(identity, operation, is_replica, leases)?;
+        self.decided(identity, operation, is_replica, leases)?;
         Ok(Some(claim))
     }
 

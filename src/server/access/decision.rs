@@ -42,8 +42,7 @@ pub(in crate::server) trait Leases {
     /// Returns the different owners of the leases of an application.
     fn owners(&self, app: &str) -> Vec<Owner>;
 
-    /// Makes an identity the owner of a lease whose owner is unknown, unless another identity or a
-    /// server has a lease of the application.
+    /// Makes an identity the owner of a lease whose owner is unknown.
     fn claim(&self, app: &str, id: &str, owner: &Owner);
 }
 
@@ -51,12 +50,21 @@ pub(in crate::server) trait Leases {
 pub(super) struct Rules<'a> {
     pub(super) policy: &'a Policy,
     pub(super) leases: &'a dyn Leases,
-    /// Callers without credentials may register, so that leases with an unknown owner may be
-    /// theirs.
-    pub(super) anonymous_registers: bool,
+    /// Identity of callers without credentials.
+    pub(super) anonymous: &'a Identity,
+}
+
+impl Rules<'_> {
+    /// Returns true if callers without credentials may register an application that no row names,
+    /// so that leases with an unknown owner may be theirs.
+    fn is_open(&self, app: &str) -> bool {
+        let applications = self.anonymous.applications();
+        self.anonymous.has(Role::Register) && (*applications == Applications::Unclaimed || applications.names(app))
+    }
 }
 
 /// Decides about an operation. `is_replica` is true for a change that claims to be replicated.
+/// Returns true for a heartbeat that makes the identity the owner of a lease whose owner is unknown.
 ///
 /// | operation | read | register | operate | peer |
 /// |---|---|---|---|---|
@@ -69,16 +77,16 @@ pub(super) fn decide(
     operation: Operation<'_>,
     is_replica: bool,
     rules: &Rules<'_>,
-) -> Result<(), Denial> {
+) -> Result<bool, Denial> {
     let needs = |role| if identity.has(role) { Ok(()) } else { Err(Denial::Role(role)) };
     match operation {
-        Operation::Read => needs(Role::Read),
-        Operation::Operate => needs(Role::Operate),
+        Operation::Read => needs(Role::Read).map(|()| false),
+        Operation::Operate => needs(Role::Operate).map(|()| false),
         // A batch may contain any change, so that a peer may send each of them singly as well.
-        Operation::Replicate | Operation::Change(..) if identity.has(Role::Peer) => Ok(()),
+        Operation::Replicate | Operation::Change(..) if identity.has(Role::Peer) => Ok(false),
         Operation::Replicate => Err(Denial::Replication),
         Operation::Change(..) if is_replica => Err(Denial::Replication),
-        Operation::Change(Change::Cancel | Change::Modify, _) if identity.has(Role::Operate) => Ok(()),
+        Operation::Change(Change::Cancel | Change::Modify, _) if identity.has(Role::Operate) => Ok(false),
         Operation::Change(change, target) => {
             needs(Role::Register)?;
             own(identity, change, target, rules)
@@ -86,18 +94,24 @@ pub(super) fn decide(
     }
 }
 
-/// Decides about a change of an instance by an identity that may register. A heartbeat makes the
-/// identity the owner of a lease whose owner is unknown.
-fn own(identity: &Identity, change: Change, Target { app, id }: Target<'_>, rules: &Rules<'_>) -> Result<(), Denial> {
+/// Decides about a change of an instance by an identity that may register. Returns true for a
+/// heartbeat that makes it the owner.
+fn own(identity: &Identity, change: Change, Target { app, id }: Target<'_>, rules: &Rules<'_>) -> Result<bool, Denial> {
+    let is_named = identity.applications().names(app);
     match identity.applications() {
-        applications if applications.names(app) => return Ok(()),
+        _ if is_named => {}
         Applications::Named(_) => return Err(Denial::Application(app.into())),
         Applications::Unclaimed if rules.policy.is_reserved(app) => return Err(Denial::Reserved(app.into())),
         Applications::Unclaimed => {}
     }
     // The id is in the body, after which the claim decides again.
-    let Some(id) = id else { return Ok(()) };
+    let Some(id) = id else { return Ok(false) };
     let is_own = |owner: &Owner| matches!(owner, Owner::Identity(key) if key == identity.key());
+    let may_claim = || matches!(identity.owner(), Owner::Identity(_));
+    if is_named {
+        let is_unknown = || rules.leases.owner(app, id) == Some(Owner::Unknown);
+        return Ok(change == Change::Renew && may_claim() && is_unknown());
+    }
     let may_change = |owner: &Owner| match owner {
         // An operator may register as any application that it may also change.
         _ if is_own(owner) || identity.has(Role::Operate) => Ok(()),
@@ -105,12 +119,12 @@ fn own(identity: &Identity, change: Change, Target { app, id }: Target<'_>, rule
         Owner::Server => Err(Denial::Server(app.into())),
         Owner::Anybody | Owner::Unknown => Ok(()),
     };
-    match rules.leases.owner(app, id) {
+    let allowed = match rules.leases.owner(app, id) {
         Some(Owner::Unknown) if change == Change::Renew => {
-            rules.leases.claim(app, id, &identity.owner());
-            Ok(())
+            let is_other = |owner: &Owner| !is_own(owner) && matches!(owner, Owner::Identity(_) | Owner::Server);
+            return Ok(may_claim() && !rules.leases.owners(app).iter().any(is_other));
         }
-        Some(Owner::Unknown) if !rules.anonymous_registers => rules.leases.owners(app).iter().try_for_each(may_change),
+        Some(Owner::Unknown) if !rules.is_open(app) => rules.leases.owners(app).iter().try_for_each(may_change),
         Some(owner) => may_change(&owner),
         None if change == Change::Register => {
             let owners = rules.leases.owners(app);
@@ -118,5 +132,6 @@ fn own(identity: &Identity, change: Change, Target { app, id }: Target<'_>, rule
         }
         // There is nothing to change.
         None => Ok(()),
-    }
+    };
+    allowed.map(|()| false)
 }

@@ -79,13 +79,6 @@ impl Owners {
         state.by_app.get(app).map_or_else(Vec::new, |owners| owners.iter().map(|(owner, _)| owner.clone()).collect())
     }
 
-    /// Returns true if another identity than this owner, or a server, has a lease of an
-    /// application.
-    pub(super) fn has_other(&self, app: &str, owner: &Owner) -> bool {
-        let is_other = |known: &Owner| known != owner && matches!(known, Owner::Identity(_) | Owner::Server);
-        self.state.lock().by_app.get(app).is_some_and(|owners| owners.iter().any(|(known, _)| is_other(known)))
-    }
-
     /// Returns true if a lease has an unknown owner.
     #[cfg(feature = "peers")]
     pub(super) fn has_unknown(&self) -> bool {

@@ -51,14 +51,6 @@ impl Registry {
         self.owners.of(app)
     }
 
-    /// Makes an identity the owner of a lease whose owner is unknown, unless another identity or a
-    /// server has a lease of the application.
-    pub(in crate::server) fn claim_owner(&self, app: &str, id: &str, owner: &Owner) {
-        if matches!(owner, Owner::Identity(_)) && !self.owners.has_other(app, owner) {
-            self.learn_owner(app, id, owner);
-        }
-    }
-
     /// Records the owner of a lease, if it is unknown here.
     pub(in crate::server) fn learn_owner(&self, app: &str, id: &str, owner: &Owner) {
         if !owner.is_known() || self.owner_of(app, id).is_none_or(|known| known.is_known()) {

@@ -112,6 +112,45 @@ async fn lease_with_an_unknown_owner_is_only_renewed_beside_a_lease_of_another_i
     assert_eq!(statuses(&server, "REGISTRY", &a).await, [200, 403, 403, 403, 403]);
 }
 
+/// Sends the heartbeat of the instance `i` by an identity that a layer of the user's inserted.
+async fn renew_as(server: &EurekaServer, app: &str, identity: &Identity) -> StatusCode {
+    let mut request = Request::put(format!("/eureka/apps/{app}/i")).body(Body::empty()).unwrap();
+    request.extensions_mut().insert(identity.clone());
+    respond(server, request).await.status
+}
+
+#[tokio::test(start_paused = true)]
+async fn lease_with_an_unknown_owner_belongs_to_an_identity_with_applications_that_renews_it() {
+    let server = locked();
+    let [a, b] = [basic("a", "pass-a"), basic("b", "pass-b")];
+    let own = Identity::new("svc", [Role::Register]).with_applications(["orders", "cart"]);
+    let items = ["ORDERS", "CART"].map(|app| item("Register", app));
+    assert_eq!(batch(&server, &items, "").await, 200);
+    assert_eq!(renew_as(&server, "ORDERS", &own).await, 200);
+    assert_eq!(statuses(&server, "ORDERS", &b).await, DENIED);
+    // A lease that another identity has of the application is no obstacle: its credentials name it.
+    assert_eq!(register(&server, "CART", "j", &a).await, 204);
+    assert_eq!(renew_as(&server, "CART", &own).await, 200);
+    assert_eq!(statuses(&server, "CART", &a).await, DENIED);
+    let operator = Identity::new("operator", [Role::Operate]).with_applications(["orders"]);
+    assert_eq!(renew_as(&server, "ORDERS", &operator).await, 403, "a heartbeat needs the role register");
+}
+
+#[tokio::test(start_paused = true)]
+async fn applications_of_anonymous_leave_unknown_leases_of_others_protected() {
+    let access = Access::new()
+        .user("a", "pass-a", [Role::Register])
+        .user("b", "pass-b", [Role::Register])
+        .user("peer", "pass-p", [Role::Peer])
+        .anonymous([Role::Register])
+        .applications("anonymous", ["CART"]);
+    let server = EurekaServer::builder().access(access).build().unwrap();
+    let [a, b] = [basic("a", "pass-a"), basic("b", "pass-b")];
+    assert_eq!(batch(&server, &[item("Register", "ORDERS")], "").await, 200);
+    assert_eq!(register(&server, "ORDERS", "j", &a).await, 204);
+    assert_eq!(statuses(&server, "ORDERS", &b).await, [200, 403, 403, 403, 403]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn newer_registration_at_another_node_has_the_newer_owner() {
     let server = locked();
