@@ -299,6 +299,27 @@ async fn access_control_without_identities_lets_nobody_in() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn inserted_identity_without_access_control_is_refused_and_changes_nothing() {
+    let server = EurekaServer::builder().build().unwrap();
+    let router = || axum::Router::new().nest("/eureka", server.router());
+    for line in ["POST /eureka/apps/ORDERS", "PUT /eureka/apps/ORDERS/i", "GET /eureka/apps", "GET /eureka/status"] {
+        let request = || {
+            let (method, path) = line.split_once(' ').unwrap();
+            let request = Request::builder().method(method).uri(path).header("content-type", "application/json");
+            let mut request = request.body(registration("ORDERS", "i")).unwrap();
+            request.extensions_mut().insert(Identity::new("own", Role::ALL));
+            request
+        };
+        let refused = respond(&server, request()).await;
+        assert_eq!(refused.status, 500, "{line}");
+        assert_eq!(refused.body.contains("EurekaServerBuilder::access"), !line.starts_with("PUT"), "{line}");
+        assert_eq!(router().oneshot(request()).await.unwrap().status(), 500, "{line}");
+    }
+    assert_eq!(server.applications().applications.len(), 0);
+    assert_eq!(status(&server, "POST /eureka/apps/ORDERS", "").await, 204, "others are not affected");
+}
+
+#[tokio::test(start_paused = true)]
 async fn unusable_access_control_is_an_error_without_secrets() {
     for (access, expected) in [
         (Access::new().user("a:b", "hunter2", [Role::Read]), "no colon"),

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::MethodRouter;
 use http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::request::Parts;
-use http::{Extensions, HeaderMap, Method};
+use http::{Extensions, HeaderMap, Method, StatusCode};
 
 use super::path::innermost;
 use super::state::ServerState;
@@ -72,35 +72,25 @@ impl Leases for Registry {
     }
 }
 
-/// Adds the access control to a route, if there is one.
+/// Adds the access control to a route.
 pub(super) fn route(
     server: &ServerState,
     resource: Resource,
     methods: MethodRouter<ServerState>,
 ) -> MethodRouter<ServerState> {
-    match server.access() {
-        Some(_) => methods.layer(middleware::from_fn_with_state((server.clone(), resource), check)),
-        None => methods,
-    }
+    methods.layer(middleware::from_fn_with_state((server.clone(), resource), check))
 }
 
-/// Adds the access control to a router outside of the registry, if there is one: reading needs the
-/// role read, everything else the role operate. Health is open to everybody, as at a Spring server.
+/// Adds the access control to a router outside of the registry: reading needs the role read,
+/// everything else the role operate. Health is open to everybody, as at a Spring server.
 pub(in crate::server) fn protect(server: &ServerState, router: Router) -> Router {
-    match server.access() {
-        Some(_) => router.layer(middleware::from_fn_with_state((server.clone(), Resource::Other), check)),
-        None => router,
-    }
+    router.layer(middleware::from_fn_with_state((server.clone(), Resource::Other), check))
 }
 
-/// Adds the access control to a router that needs the role operate for every request, if there is
-/// access control.
+/// Adds the access control to a router that needs the role operate for every request.
 #[cfg(feature = "page")]
 pub(in crate::server) fn protect_for_operators(server: &ServerState, router: Router) -> Router {
-    match server.access() {
-        Some(_) => router.layer(middleware::from_fn_with_state((server.clone(), Resource::Operators), check)),
-        None => router,
-    }
+    router.layer(middleware::from_fn_with_state((server.clone(), Resource::Operators), check))
 }
 
 /// Returns true for the paths that everybody may read.
@@ -110,10 +100,15 @@ pub(super) fn is_public(path: &str) -> bool {
 }
 
 async fn check(State((server, resource)): State<(ServerState, Resource)>, request: Request, next: Next) -> Response {
-    let Some(access) = server.access() else { return next.run(request).await };
     if resource == Resource::Other && is_public(request.uri().path()) {
         return next.run(request).await;
     }
+    let Some(access) = server.access() else {
+        return match request.extensions().get::<Identity>() {
+            None => next.run(request).await,
+            Some(_) => refuse_identity(&server, request).await,
+        };
+    };
     let (mut parts, body) = request.into_parts();
     let identity = match authenticate(access, &parts.headers, &parts.extensions).await {
         Ok(identity) => identity,
@@ -182,6 +177,23 @@ const REFUSED_BODY_TIME: Duration = Duration::from_secs(1);
 pub(super) async fn refuse(server: &ServerState, parts: &Parts, body: Body, refusal: &Refusal) -> Response {
     intake::ignore_within(REFUSED_BODY_TIME, body).await;
     refused(server, parts, refusal)
+}
+
+/// Refuses a request into which a layer of the user's inserted an identity, although the registry
+/// has no access control that would decide by its roles.
+pub(super) async fn refuse_identity(server: &ServerState, request: Request) -> Response {
+    const REASON: &str = "the request has an Identity, but the registry has no access control that decides by it: \
+                          call EurekaServerBuilder::access(Access::new())";
+    let (parts, body) = request.into_parts();
+    intake::ignore_within(REFUSED_BODY_TIME, body).await;
+    let status = StatusCode::INTERNAL_SERVER_ERROR;
+    // Jersey clients fail on a body in the response to a heartbeat.
+    let response = if parts.method == Method::PUT {
+        status.into_response()
+    } else {
+        (status, format!("{REASON}\n")).into_response()
+    };
+    server.refusals().response(&parts, response, &REASON)
 }
 
 /// Logs a refusal and returns the response.

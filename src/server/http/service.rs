@@ -85,7 +85,12 @@ impl RegistryService {
 
     /// Authenticates the caller, if there is access control, and handles the request.
     fn authenticated(&mut self, request: Request<Body>, started: Started) -> ResponseFuture {
-        let Some(access) = self.server.access() else { return self.handle(request, None, started) };
+        let Some(access) = self.server.access() else {
+            return match request.extensions().get::<Identity>() {
+                Some(_) if !guard::is_public(request.uri().path()) => self.refuse_identity(request, started),
+                _ => self.handle(request, None, started),
+            };
+        };
         if guard::is_public(request.uri().path()) {
             return self.handle(request, None, started);
         }
@@ -166,6 +171,13 @@ impl RegistryService {
         let timer = self.timer(&request, started);
         let (server, (parts, body)) = (self.server.clone(), request.into_parts());
         let refused = async move { Ok(guard::refuse(&server, &parts, body, &refusal).await) };
+        ResponseFuture(ResponseState::Pending(Box::pin(refused), timer))
+    }
+
+    /// Responds to a request with an identity that no access control decides about.
+    fn refuse_identity(&self, request: Request<Body>, started: Started) -> ResponseFuture {
+        let (timer, server) = (self.timer(&request, started), self.server.clone());
+        let refused = async move { Ok(guard::refuse_identity(&server, request).await) };
         ResponseFuture(ResponseState::Pending(Box::pin(refused), timer))
     }
 
