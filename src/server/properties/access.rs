@@ -65,7 +65,9 @@ pub(super) fn sufficient(name: &str) -> &'static [Group] {
             ALWAYS
         }
         _ if KEYS.iter().any(|keys| keys.contains(&name)) => KEYS,
-        _ if name.strip_prefix(USERS).is_some_and(|last| last != "roles") => CREDENTIALS,
+        // Without roles and applications, a user may do more, and others may register its
+        // applications.
+        _ if name.strip_prefix(USERS).is_some_and(|last| !matches!(last, "roles" | "applications")) => CREDENTIALS,
         _ => &[],
     }
 }

@@ -423,7 +423,6 @@ fn blank_setting_beside_a_complete_protection_is_unset() {
         ("EUREKA_SERVER_ACCESS_ANONYMOUS", &[SECRET]),
         ("EUREKA_SERVER_ACCESS_ANONYMOUS", &[TOKEN]),
         ("EUREKA_SERVER_ACCESS_FAILEDATTEMPTSPERMINUTE", &[SECRET]),
-        ("EUREKA_SERVER_ACCESS_USERS_ORDERS_APPLICATIONS", &[TOKEN]),
         ("EUREKA_SERVER_ACCESS_USERS_ORDERS_PASSWORD", &[TOKEN]),
         #[cfg(feature = "tls")]
         ("SERVER_SSL_KEYPASSWORD", &[STORE]),
@@ -445,6 +444,7 @@ fn blank_setting_beside_a_complete_protection_is_unset() {
         ("SPRING_SECURITY_USER_PASSWORD", TOKEN),
         ("EUREKA_SERVER_ACCESS_USERS_ORDERS_ROLES", TOKEN),
         ("EUREKA_SERVER_ACCESS_USERS_CART_APPLICATIONS", TOKEN),
+        ("EUREKA_SERVER_ACCESS_USERS_ORDERS_APPLICATIONS", TOKEN),
         ("EUREKA_SERVER_ACCESS_USERSFILE", TOKEN),
         #[cfg(feature = "tls")]
         ("SERVER_SSL_CLIENTAUTH", STORE),
