@@ -45,7 +45,7 @@ pub(super) fn parse(text: &str) -> Result<Users, String> {
         }
         let fail = |cause: String| format!("line {}: {cause}", number + 1);
         let columns = columns(line).map_err(fail)?;
-        let (name, credential, roles, applications) = match &*columns {
+        let (name, credential, roles, applications): (_, _, _, &str) = match &*columns {
             [name, credential, roles] => (name, credential, roles, ""),
             [name, credential, roles, applications] => (name, credential, roles, &**applications),
             _ => {
@@ -57,11 +57,13 @@ pub(super) fn parse(text: &str) -> Result<Users, String> {
         };
         // The column may hold a part of a credential, so that its text is not shown.
         let roles = parse_roles(roles).map_err(|_| fail(ROLES.into()))?;
+        check_applications(applications).map_err(fail)?;
         if name == Identity::ANONYMOUS {
             let grant = Grant::anonymous(roles, applications);
             if credential != "-" || grant.has_place() {
                 return Err(fail("anonymous has the credential - and applications without {}".into()));
             }
+            grant.check_anonymous().map_err(fail)?;
             users.anonymous = Some(grant);
             continue;
         }
@@ -86,6 +88,13 @@ pub(super) fn parse_roles(text: &str) -> Result<Roles, String> {
     } else {
         Ok(roles)
     }
+}
+
+/// Checks that a text that is not blank names an application. `,` is what two variables that are not
+/// set leave.
+pub(super) fn check_applications(text: &str) -> Result<(), String> {
+    let names_none = Grant::new("", Roles::NONE, text).applications.is_empty();
+    if names_none && !text.trim().is_empty() { Err("the list names no application".into()) } else { Ok(()) }
 }
 
 fn parse_credential(name: &str, text: &str) -> Result<Credential, String> {
@@ -195,6 +204,12 @@ mod tests {
             ("\"a\"b {noop}hunter2 read", "followed by a blank"),
             ("anonymous {noop}hunter2 read", "anonymous has the credential -"),
             ("anonymous - register {}", "anonymous has the credential -"),
+            ("anonymous - register *-A", "line 1: * stands at the end"),
+            ("a {noop}hunter2 read *-BILLING", "line 1: * stands at the end"),
+            ("a {noop}hunter2 read SHOP*-API,CART", "* stands at the end"),
+            ("a {noop}hunter2 read ,", "names no application"),
+            ("anonymous - register ,", "names no application"),
+            ("a {jwt}system:*:* read", "at most one *"),
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.contains(expected) && !error.contains("hunter2"), "{text}: {error}");

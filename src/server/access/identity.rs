@@ -140,6 +140,14 @@ pub(super) enum Pattern {
 }
 
 impl Pattern {
+    /// Reads a name, which may end in `*`.
+    pub(super) fn of(name: &str) -> Self {
+        match name.strip_suffix('*') {
+            Some(beginning) => Self::Beginning(app_name(beginning)),
+            None => Self::Name(app_name(name)),
+        }
+    }
+
     pub(super) fn covers(&self, app: &str) -> bool {
         match self {
             Self::Name(name) => **name == *app,
@@ -164,11 +172,7 @@ impl Applications {
         if names.contains(&"*") {
             return Self::Unclaimed;
         }
-        let pattern = |name: &str| match name.strip_suffix('*') {
-            Some(beginning) => Pattern::Beginning(app_name(beginning)),
-            None => Pattern::Name(app_name(name)),
-        };
-        Self::Named(names.into_iter().map(pattern).collect())
+        Self::Named(names.into_iter().map(Pattern::of).collect())
     }
 
     /// Returns true if the policy names this application.
@@ -246,7 +250,8 @@ impl Identity {
         Self::of(name.as_ref().into(), roles.into_iter().collect(), Applications::Unclaimed)
     }
 
-    /// Sets the applications that the identity may register. A name may end in `*`.
+    /// Sets the applications that the identity may register. A name may end in `*`, and is the
+    /// name of one application otherwise, whatever it contains.
     ///
     /// It may register them even if another identity registered them first.
     pub fn with_applications<'a>(self, names: impl IntoIterator<Item = &'a str>) -> Self {

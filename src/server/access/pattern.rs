@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::identity::{Applications, Identity, Kind, Pattern, Roles};
 use crate::model::app_name;
+use crate::untrusted::Excerpt;
 
 /// Stands for the captured part in names and applications of a grant.
 const PLACE: &str = "{}";
@@ -26,6 +27,11 @@ impl Wild {
 
     pub(super) fn is_wild(&self) -> bool {
         self.after.is_some()
+    }
+
+    /// Returns true for a text with more than one `*`, of which only the first is a wildcard.
+    pub(super) fn has_several(&self) -> bool {
+        self.after.as_ref().is_some_and(|after| after.contains('*'))
     }
 
     /// Returns the part of the text that the wildcard stands for, which is never empty. Without a
@@ -63,6 +69,37 @@ impl Grant {
         Self { name: name.into(), roles, applications: names.map(str::to_owned).collect() }
     }
 
+    /// Checks the names of the applications, so that none of them stands for others than it seems.
+    ///
+    /// # Errors
+    /// Returns the reason for which a name is unusable.
+    pub(super) fn check(&self) -> Result<(), String> {
+        for name in &self.applications {
+            let shown = Excerpt(name).to_string();
+            if name.trim().is_empty() {
+                return Err("the name of an application is blank".into());
+            }
+            if name.contains([',', ' ', '\t']) {
+                return Err(format!("{shown:?} has a comma or a blank, but is the name of one application"));
+            }
+            if name.strip_suffix('*').unwrap_or(name).contains('*') {
+                return Err(format!("{shown:?} is no name of applications: * stands at the end, as in SHOP-*"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks the grant of callers without credentials.
+    ///
+    /// # Errors
+    /// Returns the reason for which a name is unusable.
+    pub(super) fn check_anonymous(&self) -> Result<(), String> {
+        if self.has_place() {
+            return Err("{} stands for a part of a certificate or of the subject of a token".into());
+        }
+        self.check()
+    }
+
     /// Returns true if the name or an application contains the place of a captured part.
     pub(super) fn has_place(&self) -> bool {
         self.applications.iter().chain([&self.name]).any(|text| text.contains(PLACE))
@@ -93,6 +130,7 @@ impl Grant {
         if !self.applications.iter().any(|name| name.contains(PLACE)) {
             return Applications::named(self.applications.iter().map(String::as_str));
         }
+        // A captured `*` is no wildcard.
         let pattern = |template: &String| match template.strip_suffix('*') {
             Some(beginning) => Pattern::Beginning(app_name(&beginning.replace(PLACE, captured))),
             None => Pattern::Name(app_name(&template.replace(PLACE, captured))),

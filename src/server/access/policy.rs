@@ -16,8 +16,8 @@ pub(super) struct Row {
 }
 
 impl Row {
-    /// Checks that the credential can match a part that the name or an application stands for, and
-    /// that there is memory for the verification of its hash.
+    /// Checks the wildcards, that the credential can match a part that the name or an application
+    /// stands for, and that there is memory for the verification of its hash.
     ///
     /// # Errors
     /// Returns the reason for which the row is unusable, without secrets.
@@ -26,10 +26,14 @@ impl Row {
     }
 
     fn check_within(&self, memory_mib: u32) -> Result<(), String> {
+        self.grant.check()?;
         match &self.credential {
+            Credential::Subject(subject) if subject.has_several() => {
+                Err("the subject of tokens has at most one *".into())
+            }
             Credential::Password(password) if password.memory_kib().div_ceil(1024) > memory_mib => Err(format!(
                 "its hash takes {} MiB for each log-in, but all log-ins together have {memory_mib} MiB, an eighth of the \
-                 memory: use a hash of at most {} KiB (m), or more memory",
+                 memory, or 64 MiB if that is less or unknown: use a hash of at most {} KiB (m), or more memory",
                 password.memory_kib().div_ceil(1024),
                 memory_mib.saturating_mul(1024)
             )),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::file::{self, Users, check_user, parse_roles, parse_token};
+use super::file::{self, Users, check_applications, check_user, parse_roles, parse_token};
 use super::identity::{Identity, Role, Roles};
 #[cfg(feature = "access")]
 use super::jwt::JwtKeys;
@@ -49,7 +49,7 @@ pub struct Access {
     rows: Vec<Row>,
     file: Option<PathBuf>,
     anonymous: Option<Roles>,
-    anonymous_applications: String,
+    anonymous_applications: Vec<String>,
     attempts: Option<u32>,
     /// Users of the settings, by name.
     users: BTreeMap<String, UserSettings>,
@@ -167,7 +167,7 @@ impl Access {
     pub fn applications<'a>(mut self, name: &str, applications: impl IntoIterator<Item = &'a str>) -> Self {
         let applications: Vec<_> = applications.into_iter().map(str::to_owned).collect();
         if name == Identity::ANONYMOUS {
-            self.anonymous_applications = applications.join(",");
+            self.anonymous_applications = applications;
             return self;
         }
         let mut found = false;
@@ -272,6 +272,11 @@ impl Access {
         for row in &rows {
             row.check().map_err(|cause| format!("the identity {} is unusable: {cause}", row.grant.name))?;
         }
+        let anonymous = Grant {
+            applications: self.anonymous_applications.clone(),
+            ..Grant::anonymous(self.anonymous.unwrap_or(Roles::NONE), "")
+        };
+        anonymous.check_anonymous().map_err(|cause| format!("the identity anonymous is unusable: {cause}"))?;
         let file = self.file.as_ref().map(|path| {
             let read = read_file(path, file::MAX_BYTES).and_then(|bytes| Ok((parse_file(&bytes)?, bytes)));
             read.map(|(users, bytes)| (path.clone(), bytes, users))
@@ -279,7 +284,7 @@ impl Access {
         });
         Ok(Configured {
             rows,
-            anonymous: Grant::anonymous(self.anonymous.unwrap_or(Roles::NONE), &self.anonymous_applications),
+            anonymous,
             file: file.transpose()?,
             attempts: self.attempts.unwrap_or(ATTEMPTS_PER_MINUTE),
             #[cfg(feature = "access")]
@@ -349,6 +354,7 @@ fn spring_roles(text: &str) -> Result<Roles, String> {
 impl UserSettings {
     fn rows(&self, name: &str) -> Result<Vec<Row>, String> {
         let unusable = |cause| format!("eureka.server.access.users.{name} is unusable: {cause}");
+        check_applications(&self.applications).map_err(unusable)?;
         let roles = self.roles.as_deref().unwrap_or("read,register");
         let grant = Grant::new(name, parse_roles(roles).map_err(unusable)?, &self.applications);
         let password = self.password.as_ref().map(|password| {

@@ -320,12 +320,28 @@ async fn inserted_identity_without_access_control_is_refused_and_changes_nothing
 }
 
 #[tokio::test(start_paused = true)]
+async fn access_control_without_identities_lets_nobody_in() {
+    let server = EurekaServer::builder().access(Access::new()).build().unwrap();
+    assert_eq!(status(&server, "GET /eureka/apps", "").await, 401);
+}
+
+#[tokio::test(start_paused = true)]
 async fn unusable_access_control_is_an_error_without_secrets() {
+    let user = || Access::new().user("a", "hunter2", [Role::Read]);
     for (access, expected) in [
         (Access::new().user("a:b", "hunter2", [Role::Read]), "no colon"),
         (Access::new().user("a", "{pbkdf2}hunter2", [Role::Read]), "{pbkdf2} is not supported"),
         (Access::new().token("a", "hunter", [Role::Read]), "8 to 1024"),
         (Access::new().applications("a", ["ORDERS"]), "no such identity"),
+        (user().applications("a", ["*-BILLING"]), "a is unusable: * stands at the end"),
+        (user().applications("a", ["SHOP*-API"]), "* stands at the end"),
+        (user().applications("a", ["ORDERS", "SHOP-**"]), "* stands at the end"),
+        (user().applications("a", ["ORDERS,BILLING"]), "a comma or a blank"),
+        (user().applications("a", ["ORDERS BILLING"]), "a comma or a blank"),
+        (user().applications("a", [""]), "is blank"),
+        (user().applications("anonymous", ["ORDERS,BILLING"]), "anonymous is unusable: "),
+        (user().applications("anonymous", ["*-BILLING"]), "* stands at the end"),
+        (user().applications("anonymous", ["{}"]), "{} stands for"),
         (Access::new().users_file("/nonexistent/users"), "cannot read the users in /nonexistent/users"),
     ] {
         let error = EurekaServer::builder().access(access).build().unwrap_err().to_string();
