@@ -188,10 +188,7 @@ impl AccessControl {
         let value = match credentials::header(headers) {
             Ok(Some(value)) => value,
             Ok(None) => return Authentication::Done(self.without_header(extensions)),
-            Err(malformed) => {
-                self.failed(address);
-                return Authentication::Done(Err(Refusal::wrong(Cause::Malformed(malformed))));
-            }
+            Err(malformed) => return Authentication::Done(Err(Refusal::wrong(Cause::Malformed(malformed)))),
         };
         let key = self.verified.key(value);
         if let Some(identity) = self.known(key) {
@@ -234,9 +231,7 @@ impl AccessControl {
                 #[cfg(not(feature = "access"))]
                 self.static_token(token, Refusal::wrong(Cause::Token), address)
             }
-            Err(malformed) => {
-                check_attempts(&self.attempts, address).and(Err(Refusal::wrong(Cause::Malformed(malformed))))
-            }
+            Err(malformed) => Err(Refusal::wrong(Cause::Malformed(malformed))),
         };
         Authentication::Done(self.remember(&check, result))
     }
@@ -272,7 +267,8 @@ impl AccessControl {
         .await
     }
 
-    /// Decides about the operation of an authenticated caller.
+    /// Decides about the operation of an authenticated caller. A heartbeat makes the caller the
+    /// owner of a lease whose owner is unknown.
     pub(in crate::server) fn decide(
         &self,
         identity: &Identity,

@@ -119,6 +119,8 @@ impl Refusal {
                 // The issuer signed the token, or no key was used.
                 _ => None,
             },
+            // A header that is no credentials guesses nothing.
+            Self::Wrong { cause: Cause::Malformed(_), .. } => None,
             Self::Wrong { .. } => Some(Failure::Guess),
             _ => None,
         }
