@@ -1,6 +1,7 @@
 //! Table of the policy: which credentials stand for which identity.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use super::identity::{Identity, Kind, Pattern};
@@ -118,13 +119,62 @@ impl CertificateRule {
 #[derive(Default)]
 pub(super) struct Policy {
     users: HashMap<String, Vec<(Arc<Password>, Identity)>>,
-    tokens: Vec<(String, Identity)>,
+    tokens: Tokens,
     subjects: Vec<(Wild, Grant)>,
     certificates: Vec<(CertificateRule, Grant)>,
     slowest: Option<Arc<Password>>,
     memory_kib: u32,
-    /// Applications that rows name, which only their identities may register.
-    reserved: Vec<Pattern>,
+    reserved: Reserved,
+}
+
+/// Static tokens by a keyed hash. Its key is random, so that the time of a look-up shows nothing
+/// about a token.
+#[derive(Default)]
+struct Tokens {
+    hashers: [RandomState; 2],
+    identities: HashMap<[u64; 2], (String, Identity)>,
+}
+
+impl Tokens {
+    fn add(&mut self, token: String, identity: Identity) {
+        self.identities.insert(self.key(&token), (token, identity));
+    }
+
+    fn get(&self, sent: &str) -> Option<&Identity> {
+        let (token, identity) = self.identities.get(&self.key(sent))?;
+        is_equal(token, sent).then_some(identity)
+    }
+
+    fn key(&self, token: &str) -> [u64; 2] {
+        self.hashers.each_ref().map(|hasher| hasher.hash_one(token))
+    }
+}
+
+/// Applications that rows name, which only their identities may register.
+#[derive(Default)]
+struct Reserved {
+    names: HashSet<Arc<str>>,
+    beginnings: Vec<Arc<str>>,
+}
+
+impl Reserved {
+    fn covers(&self, app: &str) -> bool {
+        self.names.contains(app) || self.beginnings.iter().any(|beginning| app.starts_with(&**beginning))
+    }
+}
+
+impl Extend<Pattern> for Reserved {
+    fn extend<I: IntoIterator<Item = Pattern>>(&mut self, patterns: I) {
+        for pattern in patterns {
+            match pattern {
+                Pattern::Name(name) => {
+                    self.names.insert(name);
+                }
+                Pattern::Beginning(beginning) if self.beginnings.contains(&beginning) => {}
+                Pattern::Beginning(beginning) => self.beginnings.push(beginning),
+            }
+        }
+    }
 }
 
 impl Policy {
@@ -148,7 +198,7 @@ impl Policy {
                     }
                     policy.users.entry(grant.name).or_default().push((password, identity));
                 }
-                Credential::Token(token) => policy.tokens.push((token, grant.identity(Kind::User, ""))),
+                Credential::Token(token) => policy.tokens.add(token, grant.identity(Kind::User, "")),
                 Credential::Subject(subject) => policy.subjects.push((subject, grant)),
                 Credential::Certificate(rule) => policy.certificates.push((rule, grant)),
             }
@@ -173,10 +223,10 @@ impl Policy {
         self.memory_kib
     }
 
-    /// Returns the identity of a static token. Its time does not depend on the token.
+    /// Returns the identity of a static token. The time shows nothing about the tokens of others,
+    /// and does not depend on their number.
     pub(super) fn token(&self, sent: &str) -> Option<&Identity> {
-        let right = self.tokens.iter().filter(|(token, _)| is_equal(token, sent));
-        right.fold(None, |_, (_, identity)| Some(identity))
+        self.tokens.get(sent)
     }
 
     #[cfg_attr(not(feature = "access"), allow(dead_code, reason = "tokens need the feature access"))]
@@ -190,7 +240,7 @@ impl Policy {
 
     /// Returns true if a row names the application.
     pub(super) fn is_reserved(&self, app: &str) -> bool {
-        self.reserved.iter().any(|pattern| pattern.covers(app))
+        self.reserved.covers(app)
     }
 }
 
@@ -265,5 +315,20 @@ mod tests {
         assert_eq!(policy.token("token").map(Identity::name), Some("ci"));
         assert_eq!(policy.token("toke"), None);
         assert!(policy.is_reserved("ORDERS") && !policy.is_reserved("BILLING"));
+        let again = Policy::new(["a", "b"].map(|name| row(Credential::Token("token".into()), name, "")));
+        assert_eq!(again.token("token").map(Identity::name), Some("b"), "the last row of a token counts");
+    }
+
+    #[test]
+    fn reserved_applications_are_names_and_beginnings() {
+        let password = |text| Credential::Password(Password::parse(text).unwrap());
+        let rows = [("a", "ORDERS,SHOP-*"), ("b", "SHOP-*,CART"), ("c", "*")];
+        let policy = Policy::new(rows.map(|(name, applications)| row(password("x"), name, applications)));
+        for (app, expected) in
+            [("ORDERS", true), ("ORDERS-2", false), ("SHOP-A", true), ("SHOP", false), ("CART", true), ("", false)]
+        {
+            assert_eq!(policy.is_reserved(app), expected, "{app}");
+        }
+        assert_eq!(policy.reserved.beginnings.len(), 1);
     }
 }
