@@ -48,7 +48,7 @@ pub(super) struct Caller {
     by: Option<Identity>,
     /// Set for a change of a batch, which has a line of its own.
     batched: bool,
-    /// Set for an override or a cancellation of an instance that another sender registered.
+    /// Set for a change of an instance that another sender registered.
     is_other: bool,
 }
 
@@ -85,7 +85,7 @@ impl Caller {
         Self { by: identity.cloned().or(self.by), ..self }
     }
 
-    /// Returns the caller of an override or a cancellation of a lease with this registrant.
+    /// Returns the caller of a change of a lease with this registrant.
     pub(super) fn changing(&self, registrant: Option<Registrant>) -> Self {
         let own = self.registrant();
         let is_own = |known: Registrant| match known.owner {
@@ -300,7 +300,11 @@ pub(super) fn registered(
     changes: &Changes,
 ) {
     changes.counts.add(Change::Registration, caller.origin);
-    if let Some(sent) = kept.filter(|_| caller.origin == Origin::Client && changes.pass(caller)) {
+    let kept = kept.filter(|_| caller.origin == Origin::Client);
+    // Both lines about a registration take one of the budget.
+    let is_change = kept.is_some() || matches!(outcome, RegisterOutcome::New | RegisterOutcome::Changed);
+    let is_quiet = !is_change || caller.is_quiet(changes);
+    if let Some(sent) = kept.filter(|_| !is_quiet) {
         let (app, instance) = (Quoted(app), Quoted(id));
         tracing::info!(
             target: TARGET, %app, %instance, %status, origin = %caller, by = caller.by(), %sent,
@@ -309,10 +313,10 @@ pub(super) fn registered(
     }
     match outcome {
         RegisterOutcome::New => {
-            changed!(caller.is_quiet(changes), app, id, status, caller, "registered", states)
+            changed!(is_quiet, app, id, status, caller, "registered", states)
         }
         RegisterOutcome::Changed => {
-            changed!(caller.is_quiet(changes), app, id, status, caller, "registration changed", states)
+            changed!(is_quiet, app, id, status, caller, "registration changed", states)
         }
         RegisterOutcome::Unchanged => change!(true, app, id, status, caller, "registration repeated", by = caller.by()),
         RegisterOutcome::Stale { ours, sent } => {

@@ -113,8 +113,9 @@ impl Node {
         self.follow_wall_clock();
         let (app, id, origin) = (instance.app.clone(), Arc::<str>::from(instance.id()), caller.origin());
         let _lock = self.lock(origin, &app, &id);
+        let before = self.registry.registrant(&app, &id);
         let registered = self.registry.register(instance, caller.registrant(), self.now())?;
-        audit::registered(&app, &id, &registered, caller, self.registry.changes());
+        audit::registered(&app, &id, &registered, &caller.changing(before), self.registry.changes());
         self.replicate(origin, ReplicationAction::Register, &app, &id, None);
         registered.refused.map_or(Ok(()), Err)
     }
@@ -205,7 +206,8 @@ impl Node {
         self.follow_wall_clock();
         let _lock = self.lock(Origin::Client, app, id);
         let Some(registered) = self.registry.merge_metadata(app, id, entries, self.now())? else { return Ok(false) };
-        audit::metadata_changed(app, id, &registered, caller, self.registry.changes());
+        let caller = caller.changing(self.registry.registrant(app, id));
+        audit::metadata_changed(app, id, &registered, &caller, self.registry.changes());
         self.replicate(Origin::Client, ReplicationAction::Register, app, id, None);
         Ok(true)
     }

@@ -101,6 +101,22 @@ async fn repeated_registration_is_a_debug_line() {
     assert!(lines[0].starts_with("DEBUG") && lines[0].contains("registration repeated app=ORDERS"), "{lines:?}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn registrations_whose_status_was_kept_count_once() {
+    let server = Server::new();
+    let document = |status: &str, n: i64| {
+        document("h:orders:1", status, n).replace(r#""hostName":"h""#, &format!(r#""hostName":"h{n}""#))
+    };
+    server.send(from_client("POST", ORDERS, document("OUT_OF_SERVICE", 100))).await;
+    sleep(Duration::from_secs(2)).await;
+    let (log, _guard) = Log::start(tracing::Level::INFO);
+    for n in 101..161 {
+        server.send(from_client("POST", ORDERS, document("UP", n))).await;
+    }
+    let lines = |text| log.lines(&["INFO", text]).len();
+    assert_eq!([lines("status of a registration not taken"), lines("registration changed")], [60, 60]);
+}
+
 #[tokio::test]
 async fn replicated_change_names_the_peer() {
     let server = Server::new();
@@ -209,6 +225,7 @@ async fn caller_of_many_changes_hides_neither_others_nor_changes_by_others() {
     flap(CART_USER, "/eureka/apps/CART/c-1").await;
     assert_eq!(log.lines(&["metadata changed", "by=cart "]).len(), 100);
     flap(ADMIN, ORDER_1).await;
+    assert_eq!(log.lines(&["INFO", "metadata changed", "by=admin "]).len(), 150, "the instance is one of others");
     for (method, path) in [("PUT", &*format!("{ORDER_1}/status?value=DOWN")), ("DELETE", "/eureka/apps/CART/c-1")] {
         assert_eq!(send_as(&server, ADMIN, from_client(method, path, "")).await, 200);
     }

@@ -2,8 +2,8 @@
 //! with one info line that has their number.
 //!
 //! Each sender has a budget of its own, so that one that changes its metadata all the time does not
-//! hide the changes of others. Overrides and cancellations of instances that another sender
-//! registered have a further budget, which other changes cannot use up.
+//! hide the changes of others. Changes of instances that another sender registered have a further
+//! budget, which other changes cannot use up.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -19,7 +19,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const SENDER_LINES: u64 = 100;
 /// Maximum number of lines of all senders together.
 const LINES: u64 = 1_000;
-/// Further lines for overrides and cancellations of instances that another sender registered.
+/// Further lines for changes of instances that another sender registered.
 const OTHER_LINES: u64 = 200;
 
 /// Sender that lines are counted for.
