@@ -2,8 +2,13 @@
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
+#[cfg(feature = "tls")]
+use std::time::Duration;
 
 use bytes::Bytes;
+
+#[cfg(feature = "tls")]
+use crate::time::wall_clock_ms;
 
 /// Maximum number of names that are read of a certificate, and maximum length of one.
 #[cfg(feature = "access")]
@@ -49,6 +54,15 @@ impl PeerCertificate {
 
     pub(super) fn names(&self) -> &Names {
         self.0.names.get_or_init(|| names(&self.0.der))
+    }
+
+    /// Returns the time until the certificate expires, or `None` if its validity is unknown.
+    #[cfg(feature = "tls")]
+    pub(in crate::server) fn expires_in(&self) -> Option<Duration> {
+        let [_, until] = self.names().validity?;
+        // It is valid for the whole second.
+        let left_ms = until.saturating_add(1).saturating_mul(1000).saturating_sub(wall_clock_ms());
+        Some(Duration::from_millis(left_ms.try_into().unwrap_or(0)))
     }
 
     /// Returns the subject for a log line, such as `CN=orders,O=Shop`.

@@ -79,18 +79,18 @@ where
             _ = stopped.changed() => return Ok(()),
         },
     };
-    let changes = changes.filter(|_| certificate.is_some());
+    let client = changes.zip(certificate.clone());
     let io = TokioIo::new(TrackedStream::new(stream, activity.clone()));
     let body_timeout = limits.body_timeout;
     let service = TrackedService { inner: app, peer, certificate, activity: activity.clone(), body_timeout };
     let mut connection = pin!(http.serve_connection(io, service));
     let stop = async move { while stopped.changed().await.is_ok() {} };
     let mut stop = pin!(async move {
-        match changes {
+        match client {
             None => stop.await,
-            Some(changes) => tokio::select! {
+            Some((changes, certificate)) => tokio::select! {
                 () = stop => {}
-                () = tls::outdated(changes) => {}
+                () = tls::outdated(changes, certificate) => {}
             },
         }
     });

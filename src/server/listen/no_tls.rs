@@ -26,7 +26,7 @@ pub(super) async fn check_files(_: Option<Acceptor>) {
     std::future::pending().await
 }
 
-pub(super) async fn outdated(_: watch::Receiver<()>) {
+pub(super) async fn outdated(_: watch::Receiver<()>, _: PeerCertificate) {
     std::future::pending().await
 }
 

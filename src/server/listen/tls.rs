@@ -40,7 +40,8 @@ pub enum ClientAuth {
 /// seconds. Files that are unusable then are logged once, and the previous ones stay in force.
 /// Connections that exist keep their certificates, but those of clients with a certificate end
 /// within 20 seconds after the change, since its CA may have been removed. For that, a listener
-/// that requests certificates checks the files every 5 seconds.
+/// that requests certificates checks the files every 5 seconds. With the feature `access`, they
+/// also end when the certificate of the client expires.
 ///
 /// ```no_run
 /// use tokio::net::TcpListener;
@@ -136,13 +137,26 @@ impl std::error::Error for Failure {}
 const OUTDATED_TIME: Duration = Duration::from_secs(10);
 
 /// Completes when a connection with a client certificate has to end, since the files of the
-/// listener have changed: the CA of the certificate may have been removed. The client connects
-/// again, and is verified by the new files.
-pub(super) async fn outdated(mut changes: watch::Receiver<()>) {
-    if changes.changed().await.is_err() {
-        std::future::pending::<()>().await;
+/// listener have changed, as the CA of the certificate may have been removed, or since the
+/// certificate has expired. The client connects again with its present certificate, and is verified
+/// by the new files.
+pub(super) async fn outdated(mut changes: watch::Receiver<()>, certificate: PeerCertificate) {
+    let expired = async {
+        match certificate.expires_in() {
+            Some(left) => sleep(left).await,
+            None => std::future::pending().await,
+        }
+    };
+    let changed = async {
+        if changes.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        sleep(random_part(OUTDATED_TIME)).await;
+    };
+    tokio::select! {
+        () = expired => {}
+        () = changed => {}
     }
-    sleep(random_part(OUTDATED_TIME)).await;
 }
 
 /// Interval at which the files are checked if there may be connections with client certificates.
@@ -195,6 +209,24 @@ async fn refuse_plain_http(mut stream: TcpStream) -> Result<TcpStream, Failure> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(feature = "access")]
+    #[tokio::test(start_paused = true)]
+    async fn connection_of_a_client_ends_when_its_certificate_expires() {
+        use crate::time::{move_wall_clock, wall_clock_ms};
+
+        let mut params = rcgen::CertificateParams::new(["orders.internal".to_owned()]).unwrap();
+        params.not_after = rcgen::date_time_ymd(2040, 1, 1);
+        let moved = params.not_after.unix_timestamp() * 1000 - 3_600_000 - wall_clock_ms();
+        move_wall_clock(moved);
+        let certificate = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+        let (_files, changes) = watch::channel(());
+        let began = tokio::time::Instant::now();
+        outdated(changes, PeerCertificate::verified(certificate.der().to_vec())).await;
+        let lasted = began.elapsed().as_secs();
+        assert!((3_599..=3_601).contains(&lasted), "{lasted}");
+        move_wall_clock(-moved);
+    }
 
     #[test]
     fn response_to_plain_http_has_the_length_of_its_text() {
