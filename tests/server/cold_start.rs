@@ -297,6 +297,21 @@ async fn peer_with_registry_servers_only_does_not_open_the_node() {
     assert!(a.server.is_open() && a.order("late").is_some());
 }
 
+#[tokio::test(start_paused = true)]
+async fn peer_that_refuses_its_lists_for_a_minute_is_a_warning_with_the_cause() {
+    let (log, _guard) = Log::start(tracing::Level::WARN);
+    let network = Network::default();
+    let refused = || async { (StatusCode::FORBIDDEN, "node lacks the role read\n") };
+    host(&network, "b", Router::new().fallback(refused));
+    let a = node(&network, "a", &["a", "b"]);
+    let warnings = || log.lines(&["WARN", "peer still refuses its registry", "node lacks the role read"]).len();
+    tokio::time::sleep(30 * SECOND).await;
+    assert_eq!(warnings(), 0, "it may not be open for traffic yet");
+    tokio::time::sleep(200 * SECOND).await;
+    assert_eq!(warnings(), 1, "{}", log.text());
+    drop(a);
+}
+
 /// Returns the reason on the status page.
 async fn reason(node: &Node) -> String {
     let general = node.json("status").await["generalStats"].take();

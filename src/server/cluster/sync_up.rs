@@ -45,6 +45,8 @@ const FINAL_TRY_LIMIT: Duration = Duration::from_secs(8);
 const CLOSED_PAUSE: Duration = Duration::from_secs(5);
 /// Minimum of this pause, since the number of such tries has no limit.
 const MIN_CLOSED_PAUSE: Duration = Duration::from_secs(1);
+/// Lists that a peer refuses in succession until that is a warning. They are about a minute.
+const CLOSED_TRIES: u32 = 12;
 /// Pause between two counts of the instances.
 const COUNT_PAUSE: Duration = Duration::from_secs(1);
 /// Renewal intervals after which a node knows every instance that sends heartbeats to it.
@@ -202,7 +204,11 @@ async fn copy(cluster: &Cluster, peer: &Peer) -> Copy {
     let fetched = match peer.registry().await {
         Ok(fetched) => fetched,
         Err(error) if is_closed(&error) => {
-            tracing::debug!(peer = %url, "peer is not open for traffic either");
+            if peer.note_closed() == CLOSED_TRIES {
+                tracing::warn!(peer = %url, %error, "peer still refuses its registry: it is not open for traffic, or the user in its URL may not read");
+            } else {
+                tracing::debug!(peer = %url, "peer is not open for traffic either");
+            }
             return Copy::Closed;
         }
         Err(error) => {
@@ -210,6 +216,7 @@ async fn copy(cluster: &Cluster, peer: &Peer) -> Copy {
             return Copy::Unreachable;
         }
     };
+    peer.note_open();
     // An identity of this node may change a lease as soon as it is copied.
     let owned = owners::fetch(node, peer).await;
     // A tower-eureka server serves lists only once they can be trusted.

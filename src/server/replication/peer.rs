@@ -5,6 +5,7 @@ mod clock;
 mod overview;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -79,6 +80,8 @@ pub(in crate::server) struct Peer {
     registrations_refused: Ongoing,
     /// Copies of the peer that this node refused.
     copies_refused: Ongoing,
+    /// Lists that the peer refused in succession because it is not open for traffic, or seems so.
+    closed: AtomicU32,
     events: Arc<Events>,
 }
 
@@ -108,6 +111,7 @@ impl Peer {
             refused: Mutex::default(),
             registrations_refused: Ongoing::default(),
             copies_refused: Ongoing::default(),
+            closed: AtomicU32::new(0),
             events,
         }
     }
@@ -244,6 +248,16 @@ impl Peer {
         }
         self.clock.watch(self.url.as_str());
         outcome
+    }
+
+    /// Counts a list that the peer refused with 403. Returns the number of those in succession.
+    pub(in crate::server) fn note_closed(&self) -> u32 {
+        self.closed.fetch_add(1, Relaxed).saturating_add(1)
+    }
+
+    /// Records that the peer sent a list.
+    pub(in crate::server) fn note_open(&self) {
+        self.closed.store(0, Relaxed);
     }
 
     /// Logs that this node refused copies of the peer.
