@@ -69,9 +69,10 @@
 //! * Registrations, cancellations, status overrides, metadata and evictions are info lines with the
 //!   target `tower_eureka::server::audit`. They have the application, the instance, its status, the
 //!   sender with its identity, and what differs before and after the change. Requests that change
-//!   nothing and the items of a peer's batch are debug lines. So are all changes of one identity or
-//!   address beyond 100 a second, of which one info line shows the number. A file of users that is
-//!   read again is such a line as well.
+//!   nothing and the items of a peer's batch are debug lines. So are, within a second, the changes of
+//!   an identity or an address beyond 100, and those of all beyond 1,000, of which one info line
+//!   shows the number. Changes of instances that another sender registered have 200 lines more. A
+//!   file of users that is read again is such a line as well.
 //! * Leases that expire are summed up per run: the first ten have a line each, and one line shows
 //!   the number of all.
 //! * A refused write is a warning with the sender's address, the path, the status and the cause. So
@@ -254,8 +255,9 @@ impl EurekaServer {
         self.tls.is_some()
     }
 
-    /// Reads the certificates of the listener again now, instead of at one of the next connections.
-    /// The previous ones stay in force if they are unusable, which is logged.
+    /// Reads the certificates of the listener, the file of users and the file of keys again now,
+    /// instead of within the next seconds. The previous ones stay in force if they are unusable,
+    /// which is logged. The users and keys are read shortly after the return.
     ///
     /// # Cancel safety
     /// The files are read to the end, also if the future is dropped.

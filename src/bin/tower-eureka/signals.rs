@@ -1,4 +1,4 @@
-//! Signals that stop the server, or make it read its certificates again.
+//! Signals that stop the server, or make it read its certificates, users and keys again.
 
 use std::io;
 use std::time::Duration;
