@@ -134,7 +134,8 @@ impl Caller {
             _ => Owner::Unknown,
         };
         let identity = self.by.as_ref().filter(|identity| !identity.is_anonymous());
-        Registrant { origin: self.origin, place, identity: identity.map(|identity| identity.key().clone()), owner }
+        let identity = identity.map(|identity| identity.key().clone());
+        Registrant { origin: self.origin, place, identity, owner, is_provisional: false }
     }
 
     /// Returns the name of the authenticated identity as a field, which is absent without one.

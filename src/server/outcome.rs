@@ -37,6 +37,9 @@ pub(super) struct Registrant {
     /// Key of the identity, unless the sender has no credentials.
     pub(super) identity: Option<Arc<str>>,
     pub(super) owner: Owner,
+    /// The owner did not register the present version of the instance: it claimed the lease by a
+    /// heartbeat, or registered an earlier version. It counts here, until a peer names the owner.
+    pub(super) is_provisional: bool,
 }
 
 /// Place that a change was sent from.
@@ -51,21 +54,35 @@ pub(super) enum Place {
 }
 
 impl Registrant {
-    /// Returns the sender of a lease after another registration of its instance. A replicated
-    /// registration keeps the client that registered here, and changes the owner if it has one.
-    pub(super) fn replaced_by(&self, other: Self) -> Self {
+    /// Returns the sender of a lease after another registration of its instance, of a newer version
+    /// if `is_newer`. A replicated registration keeps the client that registered here, and changes
+    /// the owner if it has one, unless another one registered this version.
+    pub(super) fn replaced_by(&self, other: Self, is_newer: bool) -> Self {
         if other.origin == Origin::Client {
             return other;
         }
-        let owner = if other.owner.is_known() { other.owner.clone() } else { self.owner.clone() };
+        let (owner, is_provisional) = match &other.owner {
+            known if known.is_known() && (is_newer || !self.is_certain()) => (known.clone(), other.is_provisional),
+            _ => (self.owner.clone(), self.is_provisional || is_newer && other.is_provisional),
+        };
         let sender = if self.origin == Origin::Client { self.clone() } else { other };
-        Self { owner, ..sender }
+        Self { owner, is_provisional, ..sender }
+    }
+
+    /// Returns true if an identity or a server is the owner, because it registered the instance.
+    pub(super) fn is_certain(&self) -> bool {
+        !self.is_provisional && matches!(self.owner, Owner::Identity(_) | Owner::Server)
+    }
+
+    /// Returns the owner as peers may know it.
+    pub(super) fn certain_owner(&self) -> Owner {
+        if self.is_provisional { Owner::Unknown } else { self.owner.clone() }
     }
 }
 
 impl From<Origin> for Registrant {
     fn from(origin: Origin) -> Self {
-        Self { origin, place: Place::Unknown, identity: None, owner: Owner::Unknown }
+        Self { origin, place: Place::Unknown, identity: None, owner: Owner::Unknown, is_provisional: false }
     }
 }
 

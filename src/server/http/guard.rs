@@ -68,7 +68,7 @@ impl Leases for Registry {
     }
 
     fn claim(&self, app: &str, id: &str, owner: &Owner) {
-        self.learn_owner(app, id, owner);
+        self.claim_owner(app, id, owner);
     }
 }
 

@@ -25,8 +25,8 @@ impl Registry {
     /// the lack of one, and its times. Returns false if the local state or a local cancellation is
     /// newer.
     ///
-    /// The lease counts from `since`, or from its present start if that is later. A new lease has
-    /// this owner, and a known one keeps its own.
+    /// The lease counts from `since`, or from its present start if that is later. A new lease and
+    /// a newer version have this owner, if it is known, and others keep their own.
     pub(in crate::server) fn adopt_owned(
         &self,
         mut copy: Instance,
@@ -67,8 +67,12 @@ impl Registry {
             }
             let known = leases.get(&app, &id);
             let is_new = known.is_none();
-            let registrant = known
-                .map_or_else(|| Registrant { owner, ..Origin::Replica.into() }, |lease| lease.registrant().clone());
+            let sender = Registrant { owner, ..Origin::Replica.into() };
+            let registrant = known.map_or(sender.clone(), |lease| {
+                let is_newer = lease.instance().last_dirty_timestamp < copy.last_dirty_timestamp;
+                let Registrant { owner, is_provisional, .. } = lease.registrant().replaced_by(sender, is_newer);
+                Registrant { owner, is_provisional, ..lease.registrant().clone() }
+            });
             self.admit(&mut leases, copy, registrant, overridden, duration_secs, since, now)?;
             if let Some(lease) = leases.get_mut(&app, &id) {
                 lease.mark_copy();
@@ -153,6 +157,48 @@ mod tests {
             "it was cancelled with this state"
         );
         assert_eq!(registry.adopt(copy(InstanceStatus::Down, 300), 900, 900), Ok(true), "newer than the tombstone");
+    }
+
+    #[test]
+    fn adopted_version_has_the_owner_at_the_peer_if_it_is_newer() {
+        let registry = Registry::new(Settings { tracks_owners: true, ..Settings::default() });
+        let owner = |name: &str| match name {
+            "" => Owner::Unknown,
+            name => Owner::Identity(format!("user:{name}").into()),
+        };
+        for (dirty, updated, sent, expected) in
+            [(1, 100, "a", "a"), (1, 200, "b", "a"), (2, 300, "b", "b"), (3, 400, "", "b"), (4, 500, "a", "a")]
+        {
+            let mut copy = copy(InstanceStatus::Up, updated);
+            copy.last_dirty_timestamp = Some(dirty);
+            assert_eq!(registry.adopt_owned(copy, owner(sent), 900, 900), Ok(true), "{dirty} {updated}");
+            assert_eq!(registry.owner_of("APP", "i"), Some(owner(expected)), "{dirty} {updated}");
+        }
+    }
+
+    #[test]
+    fn provisional_owner_counts_here_until_a_peer_names_one() {
+        let registry = Registry::new(Settings { tracks_owners: true, ..Settings::default() });
+        let [a, b, c] = ["a", "b", "c"].map(|name| Owner::Identity(format!("user:{name}").into()));
+        let owners = || (registry.owner_of("APP", "i").unwrap(), registry.certain_owner("APP", "i"));
+        registry.adopt(copy(InstanceStatus::Up, 100), 100, 900).unwrap();
+        registry.claim_owner("APP", "i", &a);
+        assert_eq!(owners(), (a.clone(), Owner::Unknown));
+        registry.claim_owner("APP", "i", &c);
+        registry.learn_owner("APP", "i", &Owner::Unknown);
+        assert_eq!(owners(), (a, Owner::Unknown));
+        registry.learn_owner("APP", "i", &b);
+        assert_eq!(owners(), (b.clone(), b.clone()));
+        registry.learn_owner("APP", "i", &c);
+        assert_eq!(owners(), (b.clone(), b.clone()), "a known owner stays");
+        // A copy in the response to a heartbeat has no owner.
+        let mut newer = copy(InstanceStatus::Up, 200);
+        newer.last_dirty_timestamp = Some(2);
+        let registrant = Registrant { is_provisional: true, ..Origin::Replica.into() };
+        registry.register(newer, registrant, 1_000).unwrap();
+        assert_eq!(owners(), (b, Owner::Unknown));
+        registry.learn_owner("APP", "i", &c);
+        assert_eq!(owners(), (c.clone(), c));
     }
 
     #[cfg(feature = "page")]

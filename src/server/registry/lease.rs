@@ -112,8 +112,8 @@ impl Lease {
         &self.registrant
     }
 
-    pub(super) fn set_owner(&mut self, owner: Owner) {
-        self.registrant.owner = owner;
+    pub(super) fn set_owner(&mut self, owner: Owner, is_provisional: bool) {
+        (self.registrant.owner, self.registrant.is_provisional) = (owner, is_provisional);
     }
 
     /// Returns the time that the expiry counts from.

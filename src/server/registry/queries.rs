@@ -51,15 +51,31 @@ impl Registry {
         self.owners.of(app)
     }
 
-    /// Records the owner of a lease, if it is unknown here.
+    /// Makes the sender of a heartbeat the owner of a lease whose owner is unknown, until a peer names
+    /// the owner.
+    pub(in crate::server) fn claim_owner(&self, app: &str, id: &str, owner: &Owner) {
+        self.set_owner(app, id, owner, true);
+    }
+
+    /// Records the owner of a lease that a peer names, if no other one registered the instance here.
     pub(in crate::server) fn learn_owner(&self, app: &str, id: &str, owner: &Owner) {
-        if !owner.is_known() || self.owner_of(app, id).is_none_or(|known| known.is_known()) {
+        if owner.is_known() {
+            self.set_owner(app, id, owner, false);
+        }
+    }
+
+    fn set_owner(&self, app: &str, id: &str, owner: &Owner, is_provisional: bool) {
+        let is_free = |known: &Registrant| !known.owner.is_known() || known.is_provisional && !is_provisional;
+        let is_free_lease = |lease: &&Lease| is_free(lease.registrant());
+        if !self.settings.tracks_owners
+            || self.shards.shard(app, id).read().get(app, id).filter(is_free_lease).is_none()
+        {
             return;
         }
         let mut leases = self.shards.write(app, id);
-        let Some(lease) = leases.get_mut(app, id).filter(|lease| !lease.registrant().owner.is_known()) else { return };
+        let Some(lease) = leases.get_mut(app, id).filter(|lease| is_free(lease.registrant())) else { return };
         let before = lease.registrant().clone();
-        lease.set_owner(owner.clone());
+        lease.set_owner(owner.clone(), is_provisional);
         let (after, app) = (lease.registrant(), &lease.instance().app);
         self.owners.transfer(Some(&before), Some(after), app).expect("the identity is the same");
     }
@@ -76,11 +92,21 @@ impl Registry {
         self.settings.tracks_owners && self.owners.has_unknown()
     }
 
-    /// Returns the known owners of all leases.
+    /// Returns the owner of a lease as peers may know it.
+    #[cfg(feature = "peers")]
+    pub(in crate::server) fn certain_owner(&self, app: &str, id: &str) -> Owner {
+        if !self.settings.tracks_owners {
+            return Owner::Unknown;
+        }
+        let leases = self.shards.shard(app, id).read();
+        leases.get(app, id).map_or(Owner::Unknown, |lease| lease.registrant().certain_owner())
+    }
+
+    /// Returns the owners of all leases, as far as they are known and peers may know them.
     pub(in crate::server) fn known_owners(&self) -> OwnersDocument {
         let mut owners = OwnersDocument::default();
         for shard in self.shards.iter() {
-            shard.read().iter().for_each(|(app, id, lease)| owners.add(app, id, &lease.registrant().owner));
+            shard.read().iter().for_each(|(app, id, lease)| owners.add(app, id, &lease.registrant().certain_owner()));
         }
         owners
     }

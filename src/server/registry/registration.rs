@@ -64,7 +64,10 @@ impl Registry {
             Some(old) if old.instance().last_dirty_timestamp > incoming.last_dirty_timestamp => {
                 (old.instance().clone(), old.registrant().clone())
             }
-            Some(old) => (incoming, old.registrant().replaced_by(registrant)),
+            Some(old) => {
+                let is_newer = old.instance().last_dirty_timestamp < incoming.last_dirty_timestamp;
+                (incoming, old.registrant().replaced_by(registrant, is_newer))
+            }
             None => (incoming, registrant),
         };
         let overridden = old

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::queue::Target;
 use crate::model::{Instance, InstanceStatus};
 use crate::server::audit;
-use crate::server::outcome::{Origin, Refused};
+use crate::server::outcome::{Origin, Refused, Registrant};
 use crate::server::owner::Owner;
 use crate::server::registry::Registry;
 use crate::time::Clock;
@@ -25,9 +25,9 @@ impl LocalNode {
         self.registry.instance(&target.app, &target.id, self.clock.now_ms())
     }
 
-    /// Returns the owner of an instance, as far as it is known.
+    /// Returns the owner of an instance, if it registered the instance.
     pub(in crate::server) fn owner(&self, target: &Target) -> Owner {
-        self.registry.owner_of(&target.app, &target.id).unwrap_or_default()
+        self.registry.certain_owner(&target.app, &target.id)
     }
 
     /// Adopts the peer's copy of an instance, if it is a copy of this instance, the instance is
@@ -41,7 +41,9 @@ impl LocalNode {
         if copy.overridden_status != InstanceStatus::Unknown {
             self.registry.store_override(&target.app, &target.id, copy.overridden_status, now);
         }
-        self.registry.register(copy, Origin::Replica, now)?;
+        // A newer registration may have another owner, which the next heartbeat of the peer names.
+        let registrant = Registrant { is_provisional: true, ..Origin::Replica.into() };
+        self.registry.register(copy, registrant, now)?;
         audit::adopted(&target.app, &target.id, status, peer);
         Ok(())
     }

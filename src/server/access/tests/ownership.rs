@@ -166,6 +166,46 @@ async fn newer_registration_at_another_node_has_the_newer_owner() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn repeated_registration_of_a_peer_keeps_the_owner_that_registered_the_version() {
+    let server = locked();
+    let [a, b] = [basic("a", "pass-a"), basic("b", "pass-b")];
+    assert_eq!(batch(&server, &[item("Register", "ORDERS")], "user:a").await, 200);
+    assert_eq!(batch(&server, &[item("Register", "ORDERS")], "user:b").await, 200);
+    assert_eq!(batch(&server, &[item("Register", "ORDERS")], "anybody").await, 200);
+    assert_eq!(statuses(&server, "ORDERS", &b).await, DENIED);
+    assert_eq!(statuses(&server, "ORDERS", &a).await, OWN);
+    // One that claimed the lease by a heartbeat did not register it.
+    assert_eq!(batch(&server, &[item("Register", "CART")], "").await, 200);
+    assert_eq!(status(&server, "PUT /eureka/apps/CART/i", &b).await, 200);
+    assert_eq!(statuses(&server, "CART", &a).await, DENIED);
+    assert_eq!(batch(&server, &[item("Heartbeat", "CART")], "user:a").await, 200);
+    assert_eq!(statuses(&server, "CART", &b).await, DENIED);
+    assert_eq!(statuses(&server, "CART", &a).await, OWN);
+}
+
+#[cfg(feature = "peers")]
+#[tokio::test(start_paused = true)]
+async fn owner_that_claimed_a_lease_by_a_heartbeat_is_not_sent_to_peers() {
+    let b = locked();
+    let access = Access::new().user("a", "pass-a", [Role::Register]).user("b", "pass-b", [Role::Register]).user(
+        "peer",
+        "pass-p",
+        [Role::Peer],
+    );
+    let a = EurekaServer::builder().access(access).peers(peer("http://peer:pass-p@b/eureka/", &b)).build().unwrap();
+    let [owner, other] = [basic("a", "pass-a"), basic("b", "pass-b")];
+    // Node a does not know the owner that node b knows.
+    assert_eq!(batch(&a, &[item("Register", "ORDERS")], "").await, 200);
+    assert_eq!(batch(&b, &[item("Register", "ORDERS")], "user:a").await, 200);
+    assert_eq!(status(&a, "PUT /eureka/apps/ORDERS/i", &other).await, 200);
+    assert_eq!(status(&a, "PUT /eureka/apps/ORDERS/i/metadata?k=v", &other).await, 200);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(b.instance("ORDERS", "i").unwrap().metadata().get("k"), Some("v"));
+    assert_eq!(statuses(&b, "ORDERS", &other).await, DENIED);
+    assert_eq!(statuses(&b, "ORDERS", &owner).await, OWN);
+}
+
+#[tokio::test(start_paused = true)]
 async fn instance_of_the_process_is_changed_by_operators_only() {
     let server = locked();
     let instance = Instance::builder("registry").id("i").host_name("h").ip_addr("10.0.0.1").port(80).build().unwrap();

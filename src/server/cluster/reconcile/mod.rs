@@ -170,7 +170,8 @@ impl Reconciler {
             sleep(jittered(SETTLE_TIME)).await;
         }
         let (node, lacks_owners) = (self.cluster.node.clone(), full && self.cluster.node.registry().lacks_owners());
-        if lacks_owners || differences.iter().any(|difference| difference.is_new) {
+        // A newer version may have another owner.
+        if lacks_owners || !differences.is_empty() {
             self.owners = owners::fetch(&node, &self.peer).await;
         }
         let result = self.resolve_all(&differences, &mut summary).await;
