@@ -28,6 +28,12 @@ impl Row {
 
     fn check_within(&self, memory_mib: u32) -> Result<(), String> {
         self.grant.check()?;
+        if self.grant.name == Identity::ANONYMOUS {
+            return Err(
+                "this is the name of callers without credentials, whose roles eureka.server.access.anonymous sets"
+                    .into(),
+            );
+        }
         match &self.credential {
             Credential::Subject(subject) if subject.has_several() => {
                 Err("the subject of tokens has at most one *".into())

@@ -340,7 +340,7 @@ async fn unusable_access_control_is_an_error_without_secrets() {
         (Access::new().user("a", "{pbkdf2}hunter2", [Role::Read]), "{pbkdf2} is not supported"),
         (Access::new().token("a", "hunter", [Role::Read]), "8 to 1024"),
         (Access::new().applications("a", ["ORDERS"]), "no such identity"),
-        (user().applications("a", ["*-BILLING"]), "a is unusable: * stands at the end"),
+        (user().applications("a", ["*-BILLING"]), "identity a is unusable: \"*-BILLING\" is no name"),
         (user().applications("a", ["SHOP*-API"]), "* stands at the end"),
         (user().applications("a", ["ORDERS", "SHOP-**"]), "* stands at the end"),
         (user().applications("a", ["ORDERS,BILLING"]), "a comma or a blank"),
@@ -349,6 +349,7 @@ async fn unusable_access_control_is_an_error_without_secrets() {
         (user().applications("anonymous", ["ORDERS,BILLING"]), "anonymous is unusable: "),
         (user().applications("anonymous", ["*-BILLING"]), "* stands at the end"),
         (user().applications("anonymous", ["{}"]), "{} stands for"),
+        (user().user("anonymous", "hunter3", [Role::Read]), "name of callers without credentials"),
         (Access::new().users_file("/nonexistent/users"), "cannot read the users in /nonexistent/users"),
     ] {
         let error = EurekaServer::builder().access(access).build().unwrap_err().to_string();
