@@ -17,10 +17,10 @@ use arc_swap::ArcSwap;
 use http::{Extensions, HeaderMap};
 use tokio::time::Instant;
 
-use super::attempts::Attempts;
+use super::attempts::{Attempts, Name};
 use super::certificate::PeerCertificate;
 use super::claims::{Claim, Claims};
-use super::credentials::{self, Credentials};
+use super::credentials::{self, Credentials, Sent};
 use super::decision::{Leases, Operation, Rules, Target, decide};
 use super::identity::Identity;
 #[cfg(feature = "access")]
@@ -34,8 +34,8 @@ use crate::server::audit::{self, Repeats};
 use crate::sync::offload;
 use crate::time::wall_clock_ms;
 
-/// Maximum number of credentials that are known to be right, and time for which each is known
-/// without being used. Heartbeats come every 30 seconds.
+/// Maximum number of passwords, and of tokens and certificates, that are known to be right, and time
+/// for which each is known without being used. Heartbeats come every 30 seconds.
 const VERIFIED: usize = 20_000;
 const VERIFIED_TIME: Duration = Duration::from_secs(120);
 /// Maximum number of credentials that are known to be wrong, and time for which each is known.
@@ -45,7 +45,11 @@ const REJECTED_TIME: Duration = Duration::from_secs(30);
 pub(in crate::server) struct AccessControl {
     pub(super) policy: ArcSwap<Policy>,
     anonymous: ArcSwap<Identity>,
+    /// Tokens and certificates that are right.
     verified: Recent<Verified>,
+    /// Passwords that are right. Many tokens do not remove them, since their verification takes
+    /// long.
+    passwords: Recent<Verified>,
     rejected: Recent<Refusal>,
     attempts: Attempts,
     pub(super) hashes: Verifiers,
@@ -104,6 +108,9 @@ enum SlowCredentials {
 /// Credentials that are being checked.
 struct Check {
     key: Key,
+    is_password: bool,
+    /// Name that a failure counts for.
+    name: Name,
     /// Generations of the caches of right and of wrong credentials.
     generations: [Generation; 2],
     address: Option<IpAddr>,
@@ -126,6 +133,7 @@ impl AccessControl {
             policy: ArcSwap::from_pointee(policy),
             anonymous: ArcSwap::from_pointee(anonymous),
             verified: Recent::new(VERIFIED, VERIFIED_TIME),
+            passwords: Recent::new(VERIFIED, VERIFIED_TIME),
             rejected: Recent::new(REJECTED, REJECTED_TIME),
             attempts: Attempts::new(attempts_per_minute),
             hashes: Verifiers::new(),
@@ -149,7 +157,7 @@ impl AccessControl {
         let policy = Arc::new(policy);
         self.policy.store(policy.clone());
         self.anonymous.store(Arc::new(anonymous));
-        self.verified.retain(|Verified { identity, proof }| match proof {
+        let is_unchanged = |Verified { identity, proof }: &Verified| match proof {
             Proof::Password { user, password } => {
                 policy.passwords(user).iter().any(|row| (&row.0, &row.1) == (password, identity))
             }
@@ -158,7 +166,9 @@ impl AccessControl {
             Proof::Certificate => false,
             #[cfg(feature = "access")]
             Proof::Jwt(token) => signed_identity(&policy, token) == *identity,
-        });
+        };
+        self.verified.retain(is_unchanged);
+        self.passwords.retain(is_unchanged);
         self.rejected.retain(|_| false);
     }
 
@@ -190,18 +200,23 @@ impl AccessControl {
             Ok(None) => return Authentication::Done(self.without_header(extensions)),
             Err(malformed) => return Authentication::Done(Err(Refusal::wrong(Cause::Malformed(malformed)))),
         };
-        let key = self.verified.key(value);
-        if let Some(identity) = self.known(key) {
+        let sent = match credentials::split(value) {
+            Ok(sent) => sent,
+            Err(malformed) => return Authentication::Done(Err(Refusal::wrong(Cause::Malformed(malformed)))),
+        };
+        let (key, is_password) = (self.verified.key(sent), matches!(sent, Sent::Basic(_)));
+        if let Some(identity) = self.known(key, is_password) {
             return Authentication::Done(Ok(identity));
         }
-        let generations = [self.verified.generation(), self.rejected.generation()];
         if let Some(refusal) = self.rejected.get(key, Refusal::clone) {
             return Authentication::Done(Err(refusal));
         }
-        let check = Check { key, generations, address };
-        let result = match credentials::parse(value) {
+        let mut check =
+            Check { key, is_password, name: Name::NONE, generations: self.generations(is_password), address };
+        let result = match credentials::decode(sent) {
             Ok(Credentials::Basic { user, password }) => {
-                if let Err(refusal) = check_attempts(&self.attempts, address) {
+                check.name = self.attempts.name(&user);
+                if let Err(refusal) = check_attempts(&self.attempts, address, check.name) {
                     return Authentication::Done(Err(refusal));
                 }
                 let policy = self.policy.load();
@@ -219,7 +234,7 @@ impl AccessControl {
                 #[cfg(feature = "access")]
                 match self.jwt.as_ref().map(|jwt| jwt.check_header(token)) {
                     Some(Ok(())) => {
-                        if let Err(refusal) = check_attempts(&self.forgeries, address) {
+                        if let Err(refusal) = check_attempts(&self.forgeries, address, Name::NONE) {
                             return Authentication::Done(Err(refusal));
                         }
                         let credentials = SlowCredentials::Token(token.into());
@@ -251,14 +266,14 @@ impl AccessControl {
             SlowCredentials::Token(_) => (&self.forgeries, self.signatures.permits(0).await?),
         };
         // Many callers share one password. The first verification counts for all that waited.
-        if let Some(identity) = self.known(slow.check.key) {
+        if let Some(identity) = self.known(slow.check.key, slow.check.is_password) {
             return Ok(identity);
         }
         if let Some(refusal) = self.rejected.get(slow.check.key, Refusal::clone) {
             return Err(refusal);
         }
         // The failures of the requests that waited meanwhile count as well.
-        check_attempts(attempts, slow.check.address)?;
+        check_attempts(attempts, slow.check.address, slow.check.name)?;
         let access = self.clone();
         offload(move || {
             let _permits = permits;
@@ -362,7 +377,7 @@ impl AccessControl {
 
     fn certificate(&self, certificate: &PeerCertificate) -> Option<Identity> {
         let key = self.verified.key(certificate.der());
-        if let Some(identity) = self.known(key) {
+        if let Some(identity) = self.known(key, false) {
             return Some(identity);
         }
         let generation = self.verified.generation();
@@ -373,12 +388,25 @@ impl AccessControl {
     }
 
     /// Returns the identity of credentials that were right before.
-    fn known(&self, key: Key) -> Option<Identity> {
-        self.verified.get(key, |verified| verified.is_valid().then(|| verified.identity.clone()))?
+    fn known(&self, key: Key, is_password: bool) -> Option<Identity> {
+        let known = self.right(is_password);
+        known.get(key, |verified| verified.is_valid().then(|| verified.identity.clone()))?
+    }
+
+    /// Returns the cache of right credentials of a kind.
+    fn right(&self, is_password: bool) -> &Recent<Verified> {
+        if is_password { &self.passwords } else { &self.verified }
+    }
+
+    /// Returns the generations of the caches. To be taken before the policy and the keys are read.
+    fn generations(&self, is_password: bool) -> [Generation; 2] {
+        [self.right(is_password).generation(), self.rejected.generation()]
     }
 
     /// Verifies slow credentials and remembers the result.
     fn verify(&self, Slow { check, credentials }: &Slow) -> Result<Identity, Refusal> {
+        // The users and the keys may have changed while the request waited.
+        let check = &Check { generations: self.generations(check.is_password), ..*check };
         let result = match credentials {
             SlowCredentials::Password { user, password } => self.hashed(user, password),
             #[cfg(feature = "access")]
@@ -426,7 +454,7 @@ impl AccessControl {
     fn static_token(&self, token: &str, refusal: Refusal, address: Option<IpAddr>) -> Result<Verified, Refusal> {
         // A valid signature is accepted from any address, since nobody guesses it.
         if refusal.failure() == Some(Failure::Guess) {
-            check_attempts(&self.attempts, address)?;
+            check_attempts(&self.attempts, address, Name::NONE)?;
         }
         let identity = self.policy.load().token(token).ok_or(refusal)?.clone();
         Ok(Verified { identity, proof: Proof::Token(token.into()) })
@@ -434,23 +462,22 @@ impl AccessControl {
 
     /// Remembers the result of a check, and counts a failure.
     fn remember(&self, check: &Check, result: Result<Verified, Refusal>) -> Result<Identity, Refusal> {
-        let Check { key, generations: [verified_generation, rejected_generation], address } = *check;
+        let Check { key, is_password, name, generations: [verified_generation, rejected_generation], address } = *check;
         match result {
             Ok(verified) => {
                 let identity = verified.identity.clone();
-                self.verified.insert(key, verified, None, verified_generation);
+                self.right(is_password).insert(key, verified, None, verified_generation);
                 Ok(identity)
             }
             Err(refusal) => {
-                match refusal.failure() {
-                    Some(Failure::Guess) => self.failed(address),
+                let attempts = match refusal.failure() {
+                    Some(Failure::Guess) => Some(&self.attempts),
                     #[cfg(feature = "access")]
-                    Some(Failure::Forgery) => {
-                        if let Some(address) = address {
-                            self.forgeries.failed(address);
-                        }
-                    }
-                    None => {}
+                    Some(Failure::Forgery) => Some(&self.forgeries),
+                    None => None,
+                };
+                if let (Some(attempts), Some(address)) = (attempts, address) {
+                    attempts.failed(address, name);
                 }
                 // A token with an unknown key may be valid once its key was fetched.
                 if refusal.is_lasting() {
@@ -459,12 +486,6 @@ impl AccessControl {
                 }
                 Err(refusal)
             }
-        }
-    }
-
-    fn failed(&self, address: Option<IpAddr>) {
-        if let Some(address) = address {
-            self.attempts.failed(address);
         }
     }
 }
@@ -481,8 +502,8 @@ impl Verified {
 }
 
 /// Fails if an address has used up its attempts.
-fn check_attempts(attempts: &Attempts, address: Option<IpAddr>) -> Result<(), Refusal> {
-    match address.and_then(|address| attempts.wait(address)) {
+fn check_attempts(attempts: &Attempts, address: Option<IpAddr>, name: Name) -> Result<(), Refusal> {
+    match address.and_then(|address| attempts.wait(address, name)) {
         Some(wait) => Err(Refusal::TooMany(wait)),
         None => Ok(()),
     }

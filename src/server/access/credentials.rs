@@ -73,17 +73,34 @@ pub(super) fn header(headers: &HeaderMap) -> Result<Option<&[u8]>, Malformed> {
     Ok(Some(value.as_bytes()))
 }
 
-/// Reads the value of an `Authorization` header.
-pub(super) fn parse(value: &[u8]) -> Result<Credentials<'_>, Malformed> {
+/// Scheme and text of credentials that are not decoded. Those of the same credentials are equal,
+/// however the header is written.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Sent<'a> {
+    Basic(&'a str),
+    Bearer(&'a str),
+}
+
+/// Splits the value of an `Authorization` header.
+pub(super) fn split(value: &[u8]) -> Result<Sent<'_>, Malformed> {
     let text = std::str::from_utf8(value).ok().filter(|text| text.is_ascii()).ok_or(Malformed::NoText)?;
     let (scheme, rest) = text.trim().split_once(' ').ok_or(Malformed::Scheme)?;
     let rest = rest.trim();
     if scheme.eq_ignore_ascii_case("Bearer") {
-        return Ok(Credentials::Bearer(rest));
+        return Ok(Sent::Bearer(rest));
     }
     if !scheme.eq_ignore_ascii_case("Basic") {
         return Err(Malformed::Scheme);
     }
+    Ok(Sent::Basic(rest.trim_end_matches('=')))
+}
+
+/// Decodes credentials.
+pub(super) fn decode(sent: Sent<'_>) -> Result<Credentials<'_>, Malformed> {
+    let rest = match sent {
+        Sent::Bearer(token) => return Ok(Credentials::Bearer(token)),
+        Sent::Basic(rest) => rest,
+    };
     let decoded = BASE64.decode(rest).ok().and_then(|bytes| String::from_utf8(bytes).ok()).ok_or(Malformed::Base64)?;
     let (user, password) = decoded.split_once(':').ok_or(Malformed::NoColon)?;
     if user.len() > MAX_BASIC || password.len() > MAX_BASIC {
@@ -97,6 +114,20 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
+
+    fn parse(value: &[u8]) -> Result<Credentials<'_>, Malformed> {
+        decode(split(value)?)
+    }
+
+    #[test]
+    fn same_credentials_are_equal_however_they_are_written() {
+        let is_same = |one: &[u8], other: &[u8]| split(one).ok().unwrap() == split(other).ok().unwrap();
+        for other in ["Basic dTpwYQ", "bAsIc dTpwYQ==", " Basic   dTpwYQ=  "] {
+            assert!(is_same(b"Basic dTpwYQ==", other.as_bytes()), "{other}");
+        }
+        assert!(is_same(b"Bearer a.b", b"BEARER  a.b "));
+        assert!(!is_same(b"Bearer dTpwYQ", b"Basic dTpwYQ") && !is_same(b"Bearer a", b"Bearer a="));
+    }
 
     fn basic(text: &[u8]) -> Vec<u8> {
         format!("Basic {}", BASE64.encode(text)).into_bytes()

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hash};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -50,6 +50,8 @@ struct Entry<V> {
 pub(super) struct Generation(u64);
 
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// Number of results of which a full cache removes the one that was not used for longest.
+const EVICTION_SAMPLE: usize = 16;
 
 impl<V> Recent<V> {
     pub(super) fn new(capacity: usize, idle: Duration) -> Self {
@@ -62,7 +64,7 @@ impl<V> Recent<V> {
         }
     }
 
-    pub(super) fn key(&self, credentials: &[u8]) -> Key {
+    pub(super) fn key(&self, credentials: impl Hash + Copy) -> Key {
         let [first, second] = &self.hashers;
         Key(first.hash_one(credentials), second.hash_one(credentials))
     }
@@ -91,8 +93,9 @@ impl<V> Recent<V> {
             state.swept = Some(now);
         }
         if state.entries.len() >= self.capacity {
-            let any = state.entries.keys().next().copied();
-            any.map(|any| state.entries.remove(&any));
+            let some = state.entries.iter().take(EVICTION_SAMPLE);
+            let oldest = some.min_by_key(|(_, entry)| entry.used.load(Relaxed)).map(|(&oldest, _)| oldest);
+            oldest.map(|oldest| state.entries.remove(&oldest));
         }
         state.entries.insert(key, Entry { value, used: self.now().into(), expires });
     }
@@ -154,11 +157,24 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn full_cache_removes_a_result_that_was_not_used_for_long() {
+        let recent = Recent::new(EVICTION_SAMPLE, 1_000 * SECOND);
+        let used = recent.key(&b"used"[..]);
+        recent.insert(used, 0, None, recent.generation());
+        for n in 1..100_u8 {
+            advance(SECOND).await;
+            recent.insert(recent.key(&[n][..]), n, None, recent.generation());
+            advance(SECOND).await;
+            assert_eq!(recent.get(used, |value| *value), Some(0), "{n}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn full_cache_stays_within_its_capacity() {
         let recent = Recent::new(3, SECOND);
         for n in 0..100_u8 {
-            recent.insert(recent.key(&[n]), n, None, recent.generation());
-            assert_eq!(recent.get(recent.key(&[n]), |value| *value), Some(n));
+            recent.insert(recent.key(&[n][..]), n, None, recent.generation());
+            assert_eq!(recent.get(recent.key(&[n][..]), |value| *value), Some(n));
         }
         assert_eq!(recent.state.read().entries.len(), 3);
     }

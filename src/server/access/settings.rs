@@ -206,7 +206,8 @@ impl Access {
     }
 
     /// Sets the number of failed attempts within a minute after which further ones of the same
-    /// address, or the same /64 of IPv6, get 429. Defaults to 10. Zero means no limit.
+    /// address, or the same /64 of IPv6, with the same user name get 429. With ten times as many of
+    /// an address, all of its further ones do. Defaults to 10. Zero means no limit.
     ///
     /// Callers whose credentials were verified within the last two minutes are not affected.
     pub fn failed_attempts_per_minute(mut self, attempts: u32) -> Self {

@@ -248,6 +248,11 @@ async fn address_with_too_many_failures_gets_429_and_known_callers_go_on() {
     }
     let refused = send(&server, "GET /eureka/apps", &basic("a", "wrong"), &[]).await;
     assert_eq!((refused.status.as_u16(), refused.headers[RETRY_AFTER].to_str().unwrap()), (429, "6"));
+    let right = basic("operator", "pass-o");
+    assert_eq!(status(&server, "GET /eureka/apps", &right).await, 200, "one caller behind a proxy excludes no other");
+    for n in 0..100 {
+        status(&server, "GET /eureka/apps", &basic(&format!("user-{n}"), "wrong")).await;
+    }
     assert_eq!(status(&server, "GET /eureka/apps", &basic("b", "pass-b")).await, 429, "also with right credentials");
     assert_eq!(status(&server, "PUT /eureka/apps/ORDERS/i", &a).await, 200, "its credentials are known");
     // The same wrong credentials count once.
@@ -262,7 +267,7 @@ async fn address_with_too_many_failures_gets_429_and_known_callers_go_on() {
 async fn malformed_credentials_keep_no_log_in_out() {
     let server = locked();
     for n in 0..20 {
-        for malformed in [&*format!("Digest {n}"), &format!("Basic {n}"), "Basic", &basic("a", "x")[..12]] {
+        for malformed in [&*format!("Digest {n}"), &format!("Basic {n}"), "Basic", &basic("a", "x")[..9]] {
             assert_eq!(status(&server, "GET /eureka/apps", malformed).await, 401, "{malformed}");
         }
         let two = send(&server, "GET /eureka/apps", "Bearer 0123456789", &[("authorization", "Bearer 0123456789")]);
@@ -438,6 +443,9 @@ mod hashes {
             assert_eq!(status(&server, "GET /eureka/apps", &basic("a", &n.to_string())).await, 401);
         }
         assert_eq!(status(&server, "GET /eureka/apps", &basic("a", "x")).await, 429);
+        for n in 0..10 {
+            assert_eq!(status(&server, "GET /eureka/apps", &format!("Bearer not-signed-{n}")).await, 401);
+        }
         assert_eq!(status(&server, "GET /eureka/apps", "Bearer not-signed").await, 429);
         for round in 0..3 {
             assert_eq!(status(&server, "GET /eureka/apps", &bearer("valid ES256")).await, 200, "{round}");
@@ -566,6 +574,27 @@ mod hashes {
         );
         drop(memory);
         assert_eq!(caller.await, 200);
+    }
+
+    #[tokio::test]
+    async fn log_in_that_waited_during_a_change_of_the_users_and_keys_is_remembered() {
+        let hash = hash();
+        let server = EurekaServer::builder().access(Access::new().user("a", &hash, [Role::Read])).build().unwrap();
+        let control = server.state.access().unwrap().clone();
+        let memory = control.hashes.memory.clone().acquire_many_owned(control.hashes.memory_mib).await.unwrap();
+        let wanted = basic("a", "secret");
+        let mut caller = Box::pin(status(&server, "GET /eureka/apps", &wanted));
+        let is_pending = std::future::poll_fn(|cx| std::task::Poll::Ready(caller.as_mut().poll(cx).is_pending()));
+        assert!(is_pending.await, "there is no memory");
+        let credential = Credential::Password(Password::parse(&hash).unwrap());
+        let row = Row { grant: Grant::new("a", [Role::Read].into_iter().collect(), ""), credential };
+        control.set_policy(Policy::new([row]), Identity::new("anonymous", []));
+        control.forget_tokens();
+        drop(memory);
+        assert_eq!(caller.await, 200);
+        let request = Request::get("/").header(AUTHORIZATION, &wanted).body(()).unwrap();
+        let again = control.authenticate_now(request.headers(), request.extensions());
+        assert!(matches!(again, Authentication::Done(Ok(_))));
     }
 
     #[tokio::test]

@@ -180,7 +180,7 @@ pub(super) static PROPERTIES: &[Property] = &[
     property!("eureka.server.access.users.<name>.roles", "NAMES", "read,register", "roles of one user: read, register, operate, peer, or * for all", With = |b, v| access::user(b, v, |user, roles| user.roles = Some(roles))),
     property!("eureka.server.access.users.<name>.applications", "NAMES", "", "applications that only this user may register; any that nobody else has by default", With = |b, v| access::user(b, v, |user, applications| user.applications = applications)),
     property!("eureka.server.access.anonymous", "NAMES", "none with users, else all roles", "roles of callers without credentials: read, register, operate, peer, * or none", With = access::anonymous),
-    property!("eureka.server.access.failed-attempts-per-minute", "COUNT", "10", "failed log-ins of one address within a minute, or one /64 of IPv6; the response to further ones is 429; 0 means no limit", With = access::attempts),
+    property!("eureka.server.access.failed-attempts-per-minute", "COUNT", "10", "failed log-ins of one address, or one /64 of IPv6, with one user name within a minute, and ten times as many in all; the response to further ones is 429; 0 means no limit", With = access::attempts),
     #[cfg(feature = "access")]
     property!("eureka.server.access.jwt.keys-file", "PATH", "", "JSON Web Key Set with the keys of bearer tokens, read again when it changes", Path = |b, v| access::jwt(b, v, |jwt, file| jwt.keys_file = Some(access::path(&file)))),
     #[cfg(all(feature = "access", feature = "peers"))]
