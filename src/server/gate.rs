@@ -148,7 +148,10 @@ impl fmt::Display for Reason {
             Self::Unreachable => "no peer responds, heartbeats are being collected",
             Self::Peers => "no peer knows more than this node, heartbeats are being collected",
             Self::Single => "no peers are configured",
-            Self::Alone => "every peer URL leads to this node",
+            Self::Alone => {
+                "every peer URL leads to this node; instances of other nodes behind a load balancer are missing until \
+                 it leads to one of them"
+            }
             Self::Unneeded => "the settings let it open without a copy of a peer's registry",
             Self::Copied { peer, instances } => {
                 return write!(f, "{instances} instances were copied from {peer}");

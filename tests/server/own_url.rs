@@ -131,6 +131,33 @@ async fn node_alone_behind_a_load_balancer_opens_at_once() {
     assert_eq!(a.empty("GET", "apps").await, StatusCode::OK);
 }
 
+#[tokio::test(start_paused = true)]
+async fn restarted_node_that_reaches_itself_first_says_so_and_copies_the_other_later() {
+    let (log, _guard) = Log::start(tracing::Level::WARN);
+    let network = Network::default();
+    let b = network.node("b", &["balancer"]);
+    host(&network, "balancer", balancer(&[&b]));
+    for n in 0..3 {
+        b.register(&format!("b-{n}"), 100).await;
+    }
+    // The load balancer sends the requests of the restarted node to that node at first.
+    let a = network.node_with("a", &["balancer"], |setup| setup.node(|node| node.register(false)));
+    host(&network, "balancer", balancer(&[&a]));
+    soon().await;
+    assert_eq!((a.empty("GET", "apps").await, a.view().len()), (StatusCode::OK, 0));
+    let status = a.json("status").await["generalStats"].take().to_string();
+    assert!(status.contains("instances of other nodes behind a load balancer are missing"), "{status}");
+    assert!(!log.lines(&["no peer is left", "name each node by a URL of its own"]).is_empty());
+    host(&network, "balancer", balancer(&[&a, &b]));
+    for _ in 0..8 {
+        for n in 0..3 {
+            b.heartbeat(&format!("b-{n}"), 100).await;
+        }
+        tokio::time::sleep(30 * SECOND).await;
+    }
+    assert_eq!(a.view().len(), 3);
+}
+
 /// A load balancer of connections keeps each at one node. A connection that led to the sender is
 /// closed.
 #[tokio::test]

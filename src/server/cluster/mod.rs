@@ -119,7 +119,12 @@ impl Cluster {
         loop {
             peer.clone().run(local.clone()).await;
             if self.replication().is_alone() {
-                tracing::warn!(peer = %url, "no peer is left: every peer URL leads to this node, nothing is replicated");
+                tracing::warn!(
+                    peer = %url,
+                    "no peer is left: every peer URL leads to this node, nothing is replicated; lists lack the \
+                     instances of other nodes behind a load balancer until it leads to one of them, so name each \
+                     node by a URL of its own"
+                );
             } else {
                 tracing::info!(peer = %url, "peer URL leads to this node: it is skipped, and checked again later");
             }
