@@ -62,8 +62,8 @@ pub(super) fn lease(value: &[u8]) -> Option<LeaseInfo> {
     // Position of the member that probably follows.
     let mut next = 0;
     loop {
-        let mut members = (next..LEASE.len()).chain(0..next);
-        let (at, after) = members.find_map(|at| Some((at, rest.strip_prefix(LEASE[at].0)?)))?;
+        let begins = |at: usize| Some((at, rest.strip_prefix(LEASE.get(at)?.0)?));
+        let (at, after) = begins(next).or_else(|| (0..LEASE.len()).find_map(begins))?;
         let (number, after) = leading_number(after)?;
         LEASE[at].1(&mut lease, number)?;
         next = at + 1;

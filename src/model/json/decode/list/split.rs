@@ -72,7 +72,7 @@ impl Splitter {
                 *piece = rest;
                 self.add_to_run();
                 self.guide.set(bytes, &self.marks);
-                return Step::Instance(bytes, Members { marks: &self.marks });
+                return Step::Instance(bytes, Members { marks: &self.marks, has_same_names: true });
             }
             self.marks.clear();
         }
@@ -99,7 +99,7 @@ impl Splitter {
             self.marks.clear();
         }
         self.guide.set(bytes, &self.marks);
-        Step::Instance(bytes, Members { marks: &self.marks })
+        Step::Instance(bytes, Members { marks: &self.marks, has_same_names: false })
     }
 
     /// Returns the bytes that the splitter holds.
@@ -322,7 +322,7 @@ impl Guide {
         if self.marks.len() != marks.len() {
             return;
         }
-        let own = Members { marks: &self.marks }.of(&self.bytes).map(|member| member.bytes);
+        let own = Members { marks: &self.marks, has_same_names: true }.of(&self.bytes).map(|member| member.bytes);
         let mut start = 1;
         for (own, mark) in own.zip(marks) {
             let end = mark.end as usize;
@@ -414,6 +414,9 @@ fn nested_end(text: &[u8], mut at: usize) -> Option<usize> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Members<'a> {
     marks: &'a [Mark],
+    /// `true` if the instance before has members with the same names in the same order. It may be
+    /// `false` in any case.
+    pub(super) has_same_names: bool,
 }
 
 impl<'a> Members<'a> {

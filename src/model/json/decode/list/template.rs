@@ -88,12 +88,13 @@ impl Template {
         if members.len() != self.members.len() {
             return Ok(None);
         }
+        let has_names = is_before && members.has_same_names;
         let (mut instance, mut decoded) = (self.copy(members, is_before), 0);
         for ((name, field), member) in self.members.iter().zip(members.of(bytes)) {
             if is_before && member.is_same {
                 continue;
             }
-            if **name != *member.name() {
+            if !has_names && **name != *member.name() {
                 return Ok(None);
             }
             decoded += member.bytes.len();
