@@ -90,6 +90,11 @@ pub(super) struct Agent {
     warned: Option<Instant>,
     backoff: Backoff,
     next: Instant,
+    /// Delays of changes and overrides that failed although the registry has the instance.
+    retry: Backoff,
+    /// True while a change fails. Heartbeats go on meanwhile.
+    change_failing: bool,
+    warned_of_change: Option<Instant>,
     /// Last time at which the clocks were compared.
     clocks: Moment,
     /// Server that accepted the last write.
@@ -288,6 +293,9 @@ impl Agent {
             succeeded: false,
             failing_since: None,
             warned: None,
+            retry: Backoff::new(Duration::from_secs(1).min(interval), interval),
+            change_failing: false,
+            warned_of_change: None,
             backoff: Backoff::new(Duration::from_secs(1).min(interval), interval),
             next: Instant::now(),
             clocks: Moment::now(),
@@ -498,7 +506,7 @@ impl Agent {
     /// Sends the changes as soon as the limiter permits. Before the registry has the instance, they
     /// are part of the registration.
     fn request_change(&mut self) {
-        if self.known && !self.is_closing() && !self.is_in_sync() && self.change_at.is_none() {
+        if self.known && !self.is_closing() && !self.is_in_sync() {
             self.change_at = Some(Instant::now());
         }
     }
@@ -508,6 +516,10 @@ impl Agent {
         self.change_at = None;
         if self.is_in_sync() {
             self.inform(Ok(()));
+            return Ok(());
+        }
+        if self.failing_since.is_some() && self.waiting.is_empty() {
+            // The next heartbeat that succeeds sends them.
             return Ok(());
         }
         if let Err(at) = self.limiter.take(Instant::now()) {
@@ -522,7 +534,8 @@ impl Agent {
         let now = Instant::now();
         let skipped = std::mem::replace(&mut self.clocks, Moment::now()).skipped();
         self.publish_metrics();
-        if skipped > renewal_interval(&self.instance) / 2 {
+        let was_suspended = skipped > renewal_interval(&self.instance) / 2;
+        if was_suspended {
             // The connections are dead and the lease may be lost, perhaps in another network.
             let (app, instance) = (self.instance.app(), self.instance.id());
             tracing::info!(app, instance, ?skipped, "machine was suspended or its clock set, sending heartbeat");
@@ -530,9 +543,16 @@ impl Agent {
         } else if now < self.next {
             return Ok(());
         }
-        // A change that waits for the limiter does not stop the heartbeats.
-        let waits = self.change_at.is_some() && self.known;
-        if self.registered || waits { self.renew_and_record().await } else { self.sync_and_record().await }
+        // A change that waits or fails does not stop the heartbeats. The DOWN goes first.
+        let renews = self.registered || self.known && !self.is_closing();
+        if !renews {
+            return self.sync_and_record().await;
+        }
+        self.renew_and_record().await?;
+        if was_suspended && !self.address_confirmed && self.is_in_sync() && !self.is_closing() {
+            self.relocate().await?;
+        }
+        Ok(())
     }
 
     /// Sets a newer timestamp, even within a millisecond or after the clock was set back.

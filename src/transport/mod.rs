@@ -42,6 +42,7 @@ pub(crate) use lists::{Fetched, Full, Origin};
 pub(crate) use operations::Replicated;
 pub use operations::{Renewal, Transport};
 pub use request::RequestBody;
+pub(crate) use request::is_overload;
 pub(crate) use resource::Resource;
 pub(crate) use server_clock::{ResponseDate, ServerClock};
 pub use servers::RegistryServer;

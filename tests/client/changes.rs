@@ -112,6 +112,48 @@ async fn change_that_fails_is_repeated_and_its_caller_gets_the_error() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn change_that_the_registry_rejects_does_not_stop_the_heartbeats() {
+    for status in [400, 403, 413, 429, 500, 503] {
+        let (start, registrations) = (Instant::now(), AtomicUsize::new(0));
+        let registry = Scripted::new(move |asked| {
+            let is_change = asked.line.starts_with("POST") && registrations.fetch_add(1, Ordering::Relaxed) > 0;
+            Reply::Status(if is_change && start.elapsed() < 600 * SECOND { status } else { 200 })
+        });
+        let handle = registrar(&registry);
+        handle.register().await.unwrap();
+        assert_eq!(handle.update_metadata([("weight", "2")]).await.unwrap_err().status(), Some(status));
+        sleep(599 * SECOND).await;
+        let at = |method: &str| -> Vec<_> {
+            let asked = registry.asked().into_iter().filter(|asked| asked.line.starts_with(method));
+            asked.map(|asked| asked.at).collect()
+        };
+        let beats = at("PUT");
+        assert!((17..=23).contains(&beats.len()), "{status}: {} heartbeats", beats.len());
+        assert!(beats.windows(2).all(|pair| pair[1] - pair[0] < 35 * SECOND), "{status}: {beats:?}");
+        let changes = at("POST").len();
+        assert!((15..=30).contains(&changes), "{status}: {changes} registrations");
+        assert_eq!(*handle.state().borrow(), RegistrarState::HeartbeatFailing, "{status}");
+        sleep(40 * SECOND).await;
+        assert_eq!(*handle.state().borrow(), RegistrarState::Registered, "{status}");
+        assert_eq!(registry.registrations().pop().unwrap().1.metadata().get("weight"), Some("2"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn change_during_an_outage_adds_no_requests_of_its_own() {
+    let start = Instant::now();
+    let registry = Scripted::new(move |_| Reply::Status(if start.elapsed() < 10 * SECOND { 200 } else { 500 }));
+    let handle = registrar(&registry);
+    handle.register().await.unwrap();
+    sleep(60 * SECOND).await;
+    handle.update_metadata([("weight", "2")]).await.unwrap_err();
+    let before = registry.asked().len();
+    sleep(600 * SECOND).await;
+    let sent = registry.lines().split_off(before);
+    assert!((17..=30).contains(&sent.len()), "{sent:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn events_tell_the_life_of_a_registration_and_what_was_missed() {
     let beats = AtomicUsize::new(0);
     let registry = Scripted::new(move |asked| {

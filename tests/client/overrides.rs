@@ -320,6 +320,31 @@ async fn override_that_failed_before_the_drain_is_not_repeated_in_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn override_that_always_fails_is_repeated_ever_more_seldom_beside_the_heartbeats() {
+    for status in [403, 404, 405, 429, 500] {
+        for sets in [true, false] {
+            let registry =
+                Scripted::new(move |asked| Reply::Status(if asked.line.contains("/status") { status } else { 200 }));
+            let handle = registrar(&registry);
+            handle.register().await.unwrap();
+            let changed = match sets {
+                true => handle.override_status(InstanceStatus::OutOfService).await,
+                false => handle.remove_override().await,
+            };
+            assert_eq!(changed.unwrap_err().status(), Some(status));
+            sleep(600 * SECOND).await;
+            let lines = registry.lines();
+            let overrides = lines.iter().filter(|line| line.contains("/status")).count();
+            let beats = lines.iter().filter(|line| line.starts_with("PUT") && !line.contains("/status")).count();
+            let registrations = lines.iter().filter(|line| line.starts_with("POST")).count();
+            assert!((15..=30).contains(&overrides), "{status}: {overrides} overrides");
+            assert!((17..=24).contains(&beats), "{status}: {beats} heartbeats");
+            assert!(registrations <= 2, "{status}: {registrations} registrations");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn own_override_survives_a_registry_that_loses_it_during_a_call() {
     let registry = Registry::default();
     let slow = registry.clone();

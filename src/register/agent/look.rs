@@ -84,7 +84,7 @@ impl Agent {
         );
         self.instance.last_dirty_timestamp = Some(theirs.saturating_add(1));
         self.registered = false;
-        self.next = Instant::now();
+        self.request_change();
     }
 
     /// Logs a warning if another process has registered the same id since: the record is newer than
@@ -129,7 +129,9 @@ impl Agent {
         let seen = Some(found.overridden_status).filter(|status| *status != InstanceStatus::Unknown);
         let Some(change) = self.overrides.see(seen, self.server.as_ref()) else {
             // The own override may have to be set again.
-            self.request_change();
+            if self.change_at.is_none() {
+                self.request_change();
+            }
             return;
         };
         let (app, instance) = (self.instance.app(), self.instance.id());

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use http::StatusCode;
 use tokio::time::Instant;
 
 use super::{Agent, renewal_interval};
@@ -10,6 +11,7 @@ use crate::model::InstanceStatus;
 use crate::register::events::RegistrarEvent;
 use crate::register::state::RegistrarState;
 use crate::time::jittered;
+use crate::transport::is_overload;
 
 /// Time between two warnings about the same lasting failure.
 const WARNING_INTERVAL: Duration = Duration::from_secs(600);
@@ -27,16 +29,23 @@ impl Agent {
                 interval
             }
             Err(error) => {
-                let overloaded = error.status() == Some(429) || error.status() == Some(503) && self.registered;
                 let pause = self.backoff.next();
-                if overloaded { pause.max(interval) } else { pause }
+                if self.is_overload(error) { pause.max(interval) } else { pause }
             }
         };
         self.next = Instant::now() + wait;
     }
 
+    /// Returns `true` if the registry is overloaded. Before the registration, 503 is what proxies
+    /// send for a registry that starts.
+    fn is_overload(&self, error: &Error) -> bool {
+        let status = error.status().and_then(|status| StatusCode::from_u16(status).ok());
+        status.is_some_and(|status| is_overload(status) && (status != StatusCode::SERVICE_UNAVAILABLE || self.known))
+    }
+
     pub(super) fn on_registered(&mut self) {
         (self.registered, self.known, self.look_due) = (true, true, true);
+        self.change_failing = false;
         self.sent = (self.instance.status, self.instance.last_dirty_timestamp.unwrap_or_default());
         self.lease_of = None;
         self.note_mark();
@@ -67,16 +76,29 @@ impl Agent {
         self.schedule(result);
     }
 
-    /// Records the result of a change of an instance that is registered. It may have failed to
-    /// change the override.
-    pub(super) fn record_override(&mut self, result: &Result<(), Error>) {
-        if let Err(error) = result
-            && may_warn(&mut self.warned)
-        {
-            let (app, instance) = (self.instance.app(), self.instance.id());
-            tracing::warn!(app, instance, %error, "override failed, retrying");
+    /// Records that the registry, which has the instance, did not accept a change or an override.
+    /// It is repeated with a back-off of its own, so that heartbeats go on at their own times.
+    pub(super) fn change_failed(&mut self, error: &Error) {
+        let what = if self.registered { "override" } else { "change" };
+        if error.is_not_found() && self.warned_of_change.is_none() {
+            // The heartbeat shows whether the lease is lost.
+            self.next = Instant::now();
         }
-        self.schedule(result);
+        if may_warn(&mut self.warned_of_change) {
+            let (app, instance) = (self.instance.app(), self.instance.id());
+            tracing::warn!(app, instance, %error, "{what} failed, retrying");
+        }
+        if !self.registered {
+            self.change_failing = true;
+            let before = self.lifecycle.state.get();
+            self.lifecycle.state.change(RegistrarState::failing);
+            if before.is_registered() {
+                self.send_event(RegistrarEvent::HeartbeatFailed);
+            }
+        }
+        let (pause, interval) = (self.retry.next(), jittered(renewal_interval(&self.instance)));
+        let pause = if self.is_overload(error) { pause.max(interval) } else { pause };
+        self.change_at = Some(Instant::now() + pause);
     }
 
     fn on_failure(&mut self, error: &Error) {
@@ -117,8 +139,11 @@ impl Agent {
         }
     }
 
-    /// Shows the effective status of the instance in the state.
+    /// Shows the effective status of the instance in the state, unless a change fails.
     pub(super) fn show_state(&self) {
+        if self.change_failing {
+            return;
+        }
         let own = self.sent.0;
         // A registry believes DOWN and STARTING in spite of an override.
         let is_up = own == InstanceStatus::Up;

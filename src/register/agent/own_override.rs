@@ -106,15 +106,10 @@ impl Agent {
                 Error::new(Kind::Closed, "change override of").app(self.instance.app()).instance(self.instance.id());
             Err(error.cause("the runtime has ended"))
         });
-        match &result {
-            Ok(()) => {
-                self.note_server();
-                self.overrides.done(due, self.sent.0, self.server.clone());
-                self.show_state();
-            }
-            // The lease was lost.
-            Err(error) if error.is_not_found() => self.known = false,
-            Err(_) => {}
+        if result.is_ok() {
+            self.note_server();
+            self.overrides.done(due, self.sent.0, self.server.clone());
+            self.show_state();
         }
         Ok(result)
     }

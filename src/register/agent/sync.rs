@@ -21,10 +21,13 @@ impl Agent {
     pub(super) async fn sync_and_record(&mut self) -> Result<(), Interruption> {
         let result = self.sync().await?;
         self.change_at = None;
-        if self.registered {
-            self.record_override(&result);
-        } else {
-            self.record(&result);
+        match &result {
+            Err(error) if self.known && !self.is_closing() => self.change_failed(error),
+            _ => self.record(&result),
+        }
+        if result.is_ok() {
+            self.retry.reset();
+            self.warned_of_change = None;
         }
         self.inform(result);
         Ok(())
@@ -40,12 +43,12 @@ impl Agent {
         let _ = last.done.send(result);
     }
 
-    /// Sends a heartbeat, and after it the override that the registry does not have.
+    /// Sends a heartbeat, and after it the changes that the registry does not have.
     pub(super) async fn renew_and_record(&mut self) -> Result<(), Interruption> {
         let Some(result) = self.renew().await? else { return Ok(()) };
         self.record(&result);
-        let is_missing = self.due_override().is_some() || !self.waiting.is_empty();
-        if result.is_ok() && self.registered && is_missing && self.change_at.is_none() {
+        let is_missing = !self.is_in_sync() || !self.waiting.is_empty();
+        if result.is_ok() && is_missing && self.change_at.is_none() {
             return self.sync_and_record().await;
         }
         Ok(())
@@ -119,6 +122,20 @@ impl Agent {
         self.mark_changed();
         let transport = self.background.clone();
         self.register(&transport).await
+    }
+
+    /// Registers again if the instance has another address, although its lease is alive.
+    pub(super) async fn relocate(&mut self) -> Result<(), Interruption> {
+        let resolved = self.routes.resolve(&self.transport, &self.instance, false);
+        let found = unless_shut_down(&mut self.shutdown, resolved).await?;
+        if found.is_some_and(|found| found.ip_addr != self.instance.ip_addr) {
+            // The registration detects the address as well.
+            self.mark_changed();
+            self.request_change();
+        } else {
+            self.address_confirmed = true;
+        }
+        Ok(())
     }
 
     /// Registers the instance, unless a shutdown command interrupts it.
