@@ -2,9 +2,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::lookup_host;
-use tokio::time::timeout;
-
 use super::names::HostNames;
 use crate::model::{AddressRules, Instance, is_loopback};
 use crate::transport::Transport;
@@ -79,7 +76,7 @@ impl Routes {
         let mut found = None;
         // Only the first server is looked up, to limit the wait.
         if let Some((host, port)) = hosts.iter().find(|(host, _)| !is_loopback(host)) {
-            let addresses = look_up(host, *port, transport.resolves_names()).await;
+            let addresses = look_up(host, *port, transport).await;
             found = addresses.into_iter().find_map(|address| (self.route)(rules, Some(address)));
         }
         if found.is_none() && is_at_loopback(instance) {
@@ -138,19 +135,13 @@ fn is_at_loopback(instance: &Instance) -> bool {
     instance.ip_addr().is_some_and(is_loopback)
 }
 
-/// Returns the addresses of a host, or none if the look-up fails or takes too long. Names are
-/// looked up only if `names` is set.
-async fn look_up(host: &str, port: u16, names: bool) -> Vec<SocketAddr> {
-    if let Ok(ip) = host.parse::<IpAddr>() {
-        return vec![SocketAddr::from((ip, port))];
-    }
-    if !names {
-        return Vec::new();
-    }
-    match timeout(LOOKUP_TIME, lookup_host((host, port))).await {
-        Ok(Ok(addresses)) => addresses.collect(),
-        _ => Vec::new(),
-    }
+/// Returns the addresses of a host, or none if the look-up fails or takes too long.
+async fn look_up(host: &str, port: u16, transport: &Transport) -> Vec<SocketAddr> {
+    let addresses = match host.parse::<IpAddr>() {
+        Ok(ip) => vec![ip],
+        Err(_) => transport.addresses(host, LOOKUP_TIME).await,
+    };
+    addresses.into_iter().map(|ip| SocketAddr::from((ip, port))).collect()
 }
 
 /// Returns the instance with this address; `None` if it already has it.
@@ -294,6 +285,38 @@ mod tests {
         let last = network.last();
         assert_eq!((last.host_name(), last.id()), (Some("10.0.0.5"), "10.0.0.4:orders:80"));
         assert_eq!(provider.instance().id(), "10.0.0.4:orders:80");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn address_found_after_a_suspension_is_registered_although_the_lease_survived() {
+        let network = Network::default();
+        network.set(Some("10.0.0.4"), 204);
+        let provider = network.provider("http://192.0.2.9/eureka/", true);
+        provider.register().await.unwrap();
+        for (address, registrations) in [("10.0.0.5", 2), ("10.0.0.5", 2), ("10.0.0.6", 3)] {
+            network.set(Some(address), 204);
+            move_wall_clock(3_600_000);
+            tokio::time::sleep(Duration::from_secs(6)).await;
+            assert_eq!((network.last().ip_addr(), network.sent.lock().unwrap().len()), (Some(address), registrations));
+            tokio::time::sleep(Duration::from_secs(60)).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn route_to_the_registry_follows_the_resolver_of_the_user() {
+        let resolver =
+            |_: &str| async { Ok::<_, std::io::Error>(crate::client::Resolved::new([[192, 0, 2, 9].into()])) };
+        let eureka = Eureka::builder().service_url("http://registry.invalid:8761/eureka").resolver(resolver);
+        let eureka = eureka.build().unwrap();
+        let route = |_: &AddressRules, target: Option<SocketAddr>| {
+            (target == Some("192.0.2.9:8761".parse().unwrap())).then(|| [10, 0, 0, 7].into())
+        };
+        let routes = Routes { route: Arc::new(route), ..Routes::default() };
+        let mut instance = Instance::builder("orders").port(80).ip_addr("127.0.0.1").build().unwrap();
+        let facts = instance.local.facts().unwrap().clone();
+        instance.local = LocalFacts::new(Facts { rules: Some(AddressRules::default()), ..facts });
+        let found = routes.resolve(eureka.transport(), &instance, false).await.unwrap();
+        assert_eq!(found.ip_addr(), Some("10.0.0.7"));
     }
 
     #[tokio::test(start_paused = true)]

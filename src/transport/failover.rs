@@ -10,12 +10,12 @@ use std::time::Duration;
 use http::StatusCode;
 use tokio::time::{Instant, sleep_until};
 
-use super::errors::{InvalidResponse, ServerErrors, Subject};
+use super::errors::{InvalidResponse, SendError, ServerErrors, Subject};
 use super::request::{Operation, Verdict, is_overload};
 use super::response::ServerResponse;
 use super::server_order::{Access, MAX_SERVERS, ServerOrder};
 use super::servers::{Lookup, RegistryServer, Urls};
-use super::stack::HttpStack;
+use super::stack::{HttpStack, Receipt};
 use crate::config::{ListedServer, ServerSettings, ServiceUrl};
 use crate::error::{Error, Kind};
 use crate::metrics::RegistryMetrics;
@@ -43,10 +43,8 @@ pub(super) struct SendOptions {
     /// Time after which the next server is tried while the previous attempt is still pending.
     pub(super) stagger: Option<Duration>,
     /// Tries all servers, and not only a few, although the previous ones have not responded. While
-    /// a response is being received, no further server is tried.
+    /// parts of a response arrive, no further server is tried, at most for the time of the race.
     pub(super) race: Option<Race>,
-    /// Tries only the server of the last write, and does not change the order of the servers.
-    pub(super) last_writer_only: bool,
 }
 
 /// Attempts at several servers, each of which begins while the previous ones are pending.
@@ -65,7 +63,10 @@ pub(super) struct Race {
 const MAX_RACING: usize = 16;
 /// Time after which the next server of a race is tried.
 const RACE_STAGGER: Duration = Duration::from_secs(1);
-/// Minimum of this time for reads.
+/// Number of these times without a part of a response after which the next server is tried
+/// although the head has arrived.
+const SILENT_STAGGERS: u32 = 2;
+/// Minimum of the time between two servers, for reads.
 const MIN_RACE_STAGGER: Duration = Duration::from_millis(50);
 /// Minimum of this time for writes, which cost a server more than a read that is not sent.
 const MIN_WRITE_STAGGER: Duration = Duration::from_millis(500);
@@ -108,14 +109,18 @@ impl SendOptions {
 /// Attempt in progress.
 struct Running<'a, F> {
     server: &'a ServiceUrl,
-    /// Set once the head of a successful response has arrived.
-    has_head: Arc<AtomicBool>,
+    /// Parts of a successful response that have arrived.
+    receipt: Arc<Receipt>,
     attempt: Pin<Box<F>>,
 }
 
 impl<F> Running<'_, F> {
-    fn has_head(&self) -> bool {
-        self.has_head.load(Ordering::Relaxed)
+    /// Returns `true` while a response is being received: a part of it arrived within a short time,
+    /// and its head within the time of the race.
+    fn is_receiving(&self, race: Race, stagger: Duration) -> bool {
+        self.receipt.get().is_some_and(|(head, latest)| {
+            head.elapsed() < race.within && latest.elapsed() < stagger.saturating_mul(SILENT_STAGGERS)
+        })
     }
 }
 
@@ -124,6 +129,8 @@ enum Attempt<T> {
     Completed(T),
     /// Every server would reject this request.
     Rejected(Error),
+    /// The request was not sent, for a reason on this side.
+    Unsent(Error),
     /// Another server may complete the operation.
     Failed {
         error: Error,
@@ -197,17 +204,14 @@ impl Servers {
         options: SendOptions,
         read: impl Fn(&ServiceUrl, ServerResponse) -> F,
     ) -> Result<T, Error> {
-        let access = if options.last_writer_only { Access::Write } else { operation.access() };
+        let access = operation.access();
         let subject = operation.subject();
         self.find(subject).await?;
         let order = match options.race {
             Some(_) => self.order.select_all(access, options.background),
             None => self.order.select(access, options.background),
         };
-        let mut order = order.map_err(|paused| paused.error(subject))?;
-        if options.last_writer_only {
-            order.truncate(1);
-        }
+        let order = order.map_err(|paused| paused.error(subject))?;
         let stagger = options.stagger_of(order.len());
         let (mut errors, mut unavailable) = (ServerErrors::default(), Vec::new());
         let mut last = order.first().expect("the list of servers is not empty");
@@ -223,9 +227,9 @@ impl Servers {
                 && let Some(server) = waiting.next()
             {
                 last = server;
-                let has_head = Arc::<AtomicBool>::default();
-                let attempt = Box::pin(self.attempt(server, stack, operation, has_head.clone(), &read));
-                running.push(Running { server, has_head, attempt });
+                let receipt = Arc::<Receipt>::default();
+                let attempt = Box::pin(self.attempt(server, stack, operation, receipt.clone(), &read));
+                running.push(Running { server, receipt, attempt });
             }
             if running.is_empty() {
                 break;
@@ -238,32 +242,32 @@ impl Servers {
                 () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => None,
             };
             // A list that is being received needs no second one, unless its attempt fails.
-            is_next_due = options.race.is_none() || !running.iter().any(Running::has_head);
+            is_next_due = options
+                .race
+                .zip(stagger)
+                .is_none_or(|(race, stagger)| !running.iter().any(|running| running.is_receiving(race, stagger)));
             match finished {
                 None => {}
                 Some((server, Attempt::Completed(value))) => {
-                    if !options.last_writer_only {
-                        if options.race.is_some() {
-                            // Writes should not begin at servers that have not responded either.
-                            let silent = running.iter().filter(|running| !running.has_head());
-                            unavailable.extend(silent.map(|running| running.server));
-                        }
-                        self.order.succeeded(access, server, &unavailable);
-                        self.note_writer(access, server.as_str());
+                    if options.race.is_some() {
+                        // Writes should not begin at servers that have not responded either.
+                        let silent = running.iter().filter(|running| running.receipt.get().is_none());
+                        unavailable.extend(silent.map(|running| running.server));
                     }
+                    self.order.succeeded(access, server, &unavailable);
+                    self.note_writer(access, server.as_str());
                     return Ok(value);
                 }
                 Some((server, Attempt::Rejected(error))) => {
-                    if !options.last_writer_only {
-                        self.order.failed(access, server);
-                    }
+                    self.order.failed(access, server);
+                    rejection.get_or_insert(error);
+                }
+                Some((_, Attempt::Unsent(error))) => {
                     rejection.get_or_insert(error);
                 }
                 Some((server, Attempt::Failed { error, unavailable: is_unavailable })) => {
                     tracing::debug!(operation = subject.operation, server = %server.as_str(), %error, "registry server failed");
-                    if !options.last_writer_only {
-                        self.order.attempt_failed(access, server, is_unavailable);
-                    }
+                    self.order.attempt_failed(access, server, is_unavailable);
                     if is_unavailable {
                         unavailable.push(server);
                     }
@@ -276,15 +280,32 @@ impl Servers {
             return Err(rejection);
         }
         // The next operation starts behind the servers that failed, so that every server is tried.
-        if !options.last_writer_only {
-            self.order.failed(access, last);
-            // The servers may have moved.
-            if let Some(lookup) = self.lookup.as_ref().filter(|_| unavailable.len() == order.len()) {
-                lookup.hurry();
-                self.start_lookup(lookup);
-            }
+        self.order.failed(access, last);
+        // The servers may have moved.
+        if let Some(lookup) = self.lookup.as_ref().filter(|_| unavailable.len() == order.len()) {
+            lookup.hurry();
+            self.start_lookup(lookup);
         }
         Err(errors.into_error())
+    }
+
+    /// Sends a read to the server of the last write, and to no other. It does not change the order
+    /// of the servers.
+    pub(super) async fn ask_writer<T, F: Future<Output = Result<T, InvalidResponse>>>(
+        &self,
+        stack: &HttpStack,
+        operation: &Operation<'_>,
+        read: impl Fn(&ServiceUrl, ServerResponse) -> F,
+    ) -> Result<T, Error> {
+        let subject = operation.subject();
+        self.find(subject).await?;
+        let (servers, writer) = (self.order.urls(), self.writer());
+        // The list may have changed since.
+        let server = servers.iter().find(|server| writer.as_ref() == Some(server.as_str())).unwrap_or(&servers[0]);
+        match self.attempt(server, stack, operation, Arc::default(), &read).await {
+            Attempt::Completed(value) => Ok(value),
+            Attempt::Rejected(error) | Attempt::Unsent(error) | Attempt::Failed { error, .. } => Err(error),
+        }
     }
 
     async fn attempt<T, F: Future<Output = Result<T, InvalidResponse>>>(
@@ -292,7 +313,7 @@ impl Servers {
         server: &ServiceUrl,
         stack: &HttpStack,
         operation: &Operation<'_>,
-        has_head: Arc<AtomicBool>,
+        receipt: Arc<Receipt>,
         read: &impl Fn(&ServiceUrl, ServerResponse) -> F,
     ) -> Attempt<T> {
         let subject = operation.subject();
@@ -300,13 +321,18 @@ impl Servers {
             Ok(request) => request,
             Err(e) => {
                 let error = subject.error(Kind::Config, server).cause("the request cannot be built");
-                return Attempt::Rejected(error.with_source(e));
+                return Attempt::Unsent(error.with_source(e));
             }
         };
-        let response = match stack.exchange(request, operation.list.as_ref(), &has_head).await {
+        let response = match stack.exchange(request, operation.list.as_ref(), &receipt).await {
             Ok(response) => response,
-            Err(failed) if failed.is_local() => return Attempt::Rejected(failed.error(subject, server)),
-            Err(failed) => return Attempt::Failed { error: failed.error(subject, server), unavailable: true },
+            Err(failed) if failed.is_local() => return Attempt::Unsent(failed.error(subject, server)),
+            Err(failed) => {
+                // A body that cannot be read concerns this operation only.
+                let unavailable =
+                    matches!(failed, SendError::Service { .. } | SendError::Timeout(..) | SendError::Panicked(_));
+                return Attempt::Failed { error: failed.error(subject, server), unavailable };
+            }
         };
         let status = response.status;
         match operation.classify(status) {

@@ -1,6 +1,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::future::{Ready, ready};
+use std::net::IpAddr;
 use std::sync::Arc;
 #[cfg(feature = "peers")]
 use std::sync::atomic::Ordering;
@@ -258,7 +259,16 @@ impl Transport {
     /// Returns `true` if the connector of this crate resolves the names of the servers. A user's
     /// service may resolve them differently.
     pub(crate) fn resolves_names(&self) -> bool {
-        self.stack.resolves_names()
+        self.stack.names().is_some()
+    }
+
+    /// Returns the addresses of a host name by the resolver of the client, within this time. The
+    /// result is empty if the look-up fails, or a service of the user sends the requests.
+    pub(crate) async fn addresses(&self, host: &str, limit: Duration) -> Vec<IpAddr> {
+        match self.stack.names() {
+            Some(names) => names.all(host, limit).await.unwrap_or_default(),
+            None => Vec::new(),
+        }
     }
 
     /// Closes the idle connections to registry servers. A later operation opens a new one.
@@ -363,8 +373,14 @@ impl Transport {
     /// Fetches an instance from the server that accepted its registration, and from no other.
     pub(crate) async fn registered(&self, app: &str, id: &str) -> Result<Option<Instance>, Error> {
         let operation = Operation::instance("fetch instance", Method::GET, app, id).accept_not_found();
-        let options = SendOptions { last_writer_only: true, ..self.options() };
-        self.read_with(operation, options, Instance::from_json).await
+        let operation = Operation { identity: self.identity, ..operation };
+        let read = |_: &ServiceUrl, response: ServerResponse| async move {
+            if response.status.is_client_error() {
+                return Ok(None);
+            }
+            decode_body(response, Instance::from_json).await.map(Some)
+        };
+        self.servers.ask_writer(&self.stack, &operation, read).await
     }
 
     /// Fetches the instances with a VIP address. The result is empty if there are none.

@@ -1,6 +1,5 @@
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,7 +9,7 @@ use http_body::Body;
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper_util::client::legacy::connect::HttpInfo;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tower::util::{BoxCloneSyncService, MapErr, MapResponse};
 use tower::{BoxError, Service, ServiceExt};
 use tower_http::follow_redirect::policy::{self, Action, Attempt};
@@ -28,8 +27,9 @@ use super::server_clock::ResponseDate;
 use super::server_clock::ServerClock;
 use super::session::Sessions;
 use crate::config::ClientConfig;
-use crate::connect::{Connector, is_rejected_handshake, port_of};
+use crate::connect::{Connector, Names, is_rejected_handshake, port_of};
 use crate::panics::catch_panic;
+use crate::sync::Mutex;
 use crate::time::Moment;
 
 /// Number of received bytes that are processed at once.
@@ -37,6 +37,30 @@ const BATCH: usize = 64 * 1024;
 
 type ResponseBody = UnsyncBoxBody<Bytes, BoxError>;
 type Bottom = BoxCloneSyncService<Request<RequestBody>, Response<ResponseBody>, BoxError>;
+
+/// Times at which the parts of a successful response arrived.
+#[derive(Debug, Default)]
+pub(super) struct Receipt(Mutex<Option<(Instant, Instant)>>);
+
+impl Receipt {
+    /// Returns the time of the head and that of the latest part. `None` before the head.
+    pub(super) fn get(&self) -> Option<(Instant, Instant)> {
+        *self.0.lock()
+    }
+
+    /// Records the head of a successful response.
+    fn record(&self) {
+        let now = Instant::now();
+        *self.0.lock() = Some((now, now));
+    }
+
+    /// Records a piece of the body, if the response is successful.
+    fn record_piece(&self) {
+        if let Some((_, latest)) = &mut *self.0.lock() {
+            *latest = Instant::now();
+        }
+    }
+}
 
 /// HTTP client of one transport: sends one request and returns one complete response, within limits
 /// of time and size.
@@ -51,6 +75,7 @@ pub(crate) struct HttpStack {
     read_timeout: Duration,
     body_limit: usize,
     authorizer: Authorizer,
+    names: Arc<Names>,
     /// Connections of hyper; `None` above a service of the user.
     sessions: Option<Sessions>,
     /// Clock that is measured by the responses.
@@ -90,6 +115,7 @@ impl HttpStack {
             read_timeout: config.read_timeout,
             body_limit: config.body_limit,
             authorizer,
+            names: config.names.clone(),
             sessions: None,
             #[cfg(feature = "peers")]
             server_clock: None,
@@ -103,8 +129,10 @@ impl HttpStack {
         Self { server_clock: Some(clock), ..self }
     }
 
-    pub(super) fn resolves_names(&self) -> bool {
-        self.sessions.is_some()
+    /// Returns the look-ups of host names. `None` above a service of the user, which may resolve
+    /// them differently.
+    pub(super) fn names(&self) -> Option<&Names> {
+        self.sessions.as_ref().map(|_| &*self.names)
     }
 
     /// Closes the idle connections.
@@ -133,19 +161,19 @@ impl HttpStack {
     /// A bearer token that the server rejects is renewed once, and the request is sent again. While
     /// renewed tokens are rejected as well, they are renewed after ever longer pauses.
     ///
-    /// A successful response to a request for a `list` is decoded while it arrives. `has_head` is
-    /// set once its head has arrived.
+    /// A successful response to a request for a `list` is decoded while it arrives. Its
+    /// parts are recorded in `receipt`.
     pub(super) async fn exchange(
         &self,
         mut request: Request<RequestBody>,
         list: Option<&ListBody>,
-        has_head: &AtomicBool,
+        receipt: &Receipt,
     ) -> Result<ServerResponse, SendError> {
         let bound = self.head_timeout;
         let token = self.authorizer.authorize(&mut request, bound).await.map_err(SendError::Token)?;
-        let Some(token) = token else { return self.caught(request, list, has_head).await };
+        let Some(token) = token else { return self.caught(request, list, receipt).await };
         let mut again = request.clone();
-        let response = self.caught(request, list, has_head).await?;
+        let response = self.caught(request, list, receipt).await?;
         // A server to which the request was redirected did not receive the token.
         let is_first = response.responder.authority.as_ref().is_none_or(|host| Some(host) == again.uri().authority());
         if response.status != StatusCode::UNAUTHORIZED || !is_first {
@@ -159,7 +187,7 @@ impl HttpStack {
             None => Ok(response),
             Some(renewed) => {
                 again.headers_mut().insert(header::AUTHORIZATION, renewed.clone());
-                let response = self.caught(again, list, has_head).await?;
+                let response = self.caught(again, list, receipt).await?;
                 match response.status {
                     StatusCode::UNAUTHORIZED => self.authorizer.refuse(&renewed).await,
                     status if !status.is_server_error() => self.authorizer.accept().await,
@@ -178,7 +206,7 @@ impl HttpStack {
     pub(crate) async fn document(&self, url: &Uri) -> Result<Bytes, String> {
         let request = Request::get(url).header(header::ACCEPT, "application/json");
         let request = request.body(RequestBody::default()).map_err(|error| error.to_string())?;
-        match self.exchange(request, None, &AtomicBool::default()).await {
+        match self.exchange(request, None, &Receipt::default()).await {
             Ok(response) if response.status.is_success() => Ok(response.body),
             Ok(response) => {
                 let location = response.headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
@@ -199,9 +227,9 @@ impl HttpStack {
         &self,
         request: Request<RequestBody>,
         list: Option<&ListBody>,
-        has_head: &AtomicBool,
+        receipt: &Receipt,
     ) -> Result<ServerResponse, SendError> {
-        catch_panic(self.send(request, list, has_head))
+        catch_panic(self.send(request, list, receipt))
             .await
             .unwrap_or_else(|panicked| Err(SendError::Panicked(panicked)))
     }
@@ -210,7 +238,7 @@ impl HttpStack {
         &self,
         request: Request<RequestBody>,
         list: Option<&ListBody>,
-        has_head: &AtomicBool,
+        receipt: &Receipt,
     ) -> Result<ServerResponse, SendError> {
         let requested = Moment::now();
         let response = timeout(self.head_timeout, self.service.clone().oneshot(request))
@@ -219,7 +247,7 @@ impl HttpStack {
             .map_err(|error| SendError::Service { connecting: is_connect(&error), error })?;
         let (head, body) = response.into_parts();
         if head.status.is_success() {
-            has_head.store(true, Ordering::Relaxed);
+            receipt.record();
         }
         let date = ResponseDate::of(&head.headers, &requested);
         #[cfg(feature = "peers")]
@@ -235,7 +263,7 @@ impl HttpStack {
         };
         // A large body may take longer than the head, but not forever.
         let body_timeout = self.read_timeout.saturating_mul(8);
-        let read = timeout(body_timeout, self.read(body, reader, &mut received))
+        let read = timeout(body_timeout, self.read(body, reader, (&mut received, receipt)))
             .await
             .map_err(|_| SendError::Timeout("the body did not end", body_timeout))?;
         let ReceivedBody { bytes: body, list } = match read {
@@ -257,12 +285,12 @@ impl HttpStack {
 
     /// Reads a body. Pieces are collected until it is worth to process them on another thread.
     ///
-    /// Adds the bytes as they arrive to `received`.
+    /// Adds the bytes as they arrive to `received`, and records the times of the pieces.
     async fn read(
         &self,
         mut body: ResponseBody,
         mut reader: BodyReader,
-        received: &mut u64,
+        (received, receipt): (&mut u64, &Receipt),
     ) -> Result<ReceivedBody, Fault> {
         let (mut pieces, mut size) = (Vec::new(), 0);
         loop {
@@ -273,6 +301,7 @@ impl HttpStack {
                 None => break,
                 Some(Ok(frame)) => {
                     let piece = frame.into_data().unwrap_or_default();
+                    receipt.record_piece();
                     size += piece.len();
                     *received += piece.len() as u64;
                     pieces.push(piece);

@@ -2,7 +2,6 @@
 //! that tests run on paused time.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -54,8 +53,12 @@ pub(crate) enum Reply {
     Later(Duration, String),
     /// A head after the first delay, and this JSON after the second one.
     Slowly(Duration, Duration, String),
+    /// A head, and this JSON in pieces of about the same size, each after this delay.
+    Steadily(Duration, usize, String),
     /// No response.
     Never,
+    /// No connection.
+    Refused,
     /// A head, and a body that stops after a few bytes without ending.
     Stalls,
     /// A head, and a body without an end.
@@ -117,10 +120,10 @@ impl Scripted {
 
 impl Service<Request<RequestBody>> for Scripted {
     type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, io::Error>> + Send>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), io::Error>> {
         Poll::Ready(Ok(()))
     }
 
@@ -139,7 +142,10 @@ impl Service<Request<RequestBody>> for Scripted {
             };
             let reply = (this.respond)(&asked);
             this.asked.lock().unwrap().push(asked);
-            Ok(reply.response().await)
+            match reply {
+                Reply::Refused => Err(io::ErrorKind::ConnectionRefused.into()),
+                reply => Ok(reply.response().await),
+            }
         })
     }
 }
@@ -166,7 +172,16 @@ impl Reply {
                 });
                 (200, vec![("content-type", "application/json".to_owned())], StreamBody::new(body).boxed_unsync())
             }
-            Self::Never => std::future::pending().await,
+            Self::Steadily(gap, pieces, json) => {
+                let pieces: Vec<_> =
+                    json.as_bytes().chunks(json.len().div_ceil(pieces)).map(Bytes::copy_from_slice).collect();
+                let body = tokio_stream::iter(pieces).then(move |piece| async move {
+                    tokio::time::sleep(gap).await;
+                    Ok(http_body::Frame::data(piece))
+                });
+                (200, vec![("content-type", "application/json".to_owned())], StreamBody::new(body).boxed_unsync())
+            }
+            Self::Never | Self::Refused => std::future::pending().await,
             Self::Stalls => (200, Vec::new(), streamed(Ending::Stalls)),
             Self::Endless => (200, Vec::new(), streamed(Ending::Endless)),
             Self::Breaks => (200, Vec::new(), streamed(Ending::Breaks)),
@@ -236,7 +251,7 @@ impl Memory {
 }
 
 /// Returns a body of two frames, `one` and `two`.
-pub(crate) fn two_frames() -> impl http_body::Body<Data = Bytes, Error = Infallible> {
+pub(crate) fn two_frames() -> impl http_body::Body<Data = Bytes, Error = std::convert::Infallible> {
     let frames = ["one", "two"].map(|text| Ok(http_body::Frame::data(Bytes::from(text))));
     StreamBody::new(tokio_stream::iter(frames))
 }
