@@ -36,6 +36,10 @@ pub(super) struct LocalCopy {
     is_unreadable: bool,
     /// Number of servers that are asked in turn while the list is empty.
     servers: u32,
+    /// True once an instance was in a list, or in the one that was saved earlier.
+    has_listed: bool,
+    /// Number of empty lists before.
+    empty_lists: u32,
     /// False after a delta that did not match.
     is_consistent: bool,
     /// Server whose response is applied.
@@ -64,6 +68,8 @@ impl LocalCopy {
             empty: None,
             is_unreadable: false,
             servers: 1,
+            has_listed: false,
+            empty_lists: 0,
             is_consistent: true,
             responder: None,
             rule: config.disappearance.clone(),
@@ -83,6 +89,8 @@ impl LocalCopy {
             empty: None,
             is_unreadable: false,
             servers: self.servers,
+            has_listed: self.has_listed,
+            empty_lists: self.empty_lists,
             is_consistent: false,
             has_others: false,
             responder: None,
@@ -104,6 +112,7 @@ impl LocalCopy {
     /// Takes over a list that was saved earlier, before the first response.
     pub(super) fn restore(&mut self, list: &Applications) {
         self.mirror.replace(list, None);
+        self.has_listed |= !self.is_empty();
     }
 
     /// Returns `true` if the server lists no instance. Java clients fetch the whole registry then,
@@ -112,11 +121,20 @@ impl LocalCopy {
         self.mirror.len() == 0
     }
 
-    /// Returns the server that sent the present list if it lists nothing although instances are
-    /// held. Another server may have them.
+    /// Returns the server that sent the present list if it lists nothing although another server
+    /// may have instances: some are held, or none was ever listed and not all servers were asked.
     pub(super) fn empty_server(&self) -> Option<&Origin> {
-        let is_doubted = self.is_empty() && !self.has_others && !self.held.is_empty();
+        let is_new = !self.has_listed && self.empty_lists < self.servers;
+        let is_doubted = self.is_empty() && !self.has_others && (!self.held.is_empty() || is_new);
         self.responder.as_ref().filter(|_| is_doubted)
+    }
+
+    /// Counts the empty lists before the first instance.
+    fn count_empty(&mut self) {
+        self.has_listed |= !self.is_empty();
+        if !self.has_listed {
+            self.empty_lists = self.empty_lists.saturating_add(1);
+        }
     }
 
     /// Returns the instances of the server's list.
@@ -150,9 +168,9 @@ impl LocalCopy {
         self.mirror.replace(list, digest);
         let hash = list.hash.as_deref();
         self.mirror.count_skipped(hash, skipped);
-        let counts_nothing = |hash| StatusCounts::of_hash(hash).is_some_and(|counts| counts.total() == 0);
-        // The hash of a part may be that of the whole registry.
-        let is_counted = !self.has_others && !hash.is_none_or(counts_nothing);
+        // A hash of another form counts nothing. That of a part may be that of the whole registry.
+        let counts_any = |hash| StatusCounts::of_hash(hash).is_some_and(|counts| counts.total() > 0);
+        let is_counted = !self.has_others && hash.is_some_and(counts_any);
         self.is_unreadable = self.is_empty() && (skipped > 0 || is_counted);
         self.is_consistent = true;
         let (missing, in_use) = self.missing();
@@ -174,6 +192,7 @@ impl LocalCopy {
         let implausible = is_foreign || self.rule.is_implausible(self.mirror.len(), known);
         gone.retain(|(key, _)| implausible || whole && lacks_application(key));
         self.held.extend(gone.into_iter().map(|(key, instance)| (key, Held::new(instance, now))));
+        self.count_empty();
         self.expire(true, now);
     }
 
@@ -202,6 +221,7 @@ impl LocalCopy {
 
     /// Applies a response without changes.
     pub(super) fn apply_unchanged(&mut self, now: Instant) {
+        self.count_empty();
         self.expire(true, now);
     }
 

@@ -340,3 +340,13 @@ fn two_instances_with_one_id_yield_the_later_one() {
     assert_eq!(local.snapshot().application("ORDERS").unwrap().instances[0].status(), InstanceStatus::Down);
     assert!(local.apply_delta(&list(vec![], "DOWN_1_"), None, Instant::now()));
 }
+
+#[test]
+fn empty_list_is_unreadable_only_if_its_hash_counts_instances() {
+    for (hash, unreadable) in [("UP_2_", true), ("DOWN_1_UP_1_", true), ("", false), ("0", false), ("null", false)] {
+        let mut local = full_of(&["a"]);
+        let empty = Applications { version: Some(1), hash: Some(hash.into()), applications: Vec::new() };
+        full(&mut local, &empty, Instant::now());
+        assert_eq!(local.is_unreadable, unreadable, "{hash:?}");
+    }
+}
