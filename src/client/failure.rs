@@ -43,7 +43,7 @@ impl Failure {
 
     /// Returns `true` if the HTTP/2 server requires HTTP/1.1.
     pub(super) fn requires_http1(&self) -> bool {
-        let Self::Lost(error) = self else { return false };
+        let (Self::Lost(error) | Self::Unprocessed(error)) = self else { return false };
         h2_error(&**error)
             .is_some_and(|error| error.is_remote() && error.reason() == Some(h2::Reason::HTTP_1_1_REQUIRED))
     }

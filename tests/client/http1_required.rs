@@ -34,11 +34,17 @@ async fn call(client: &Calls, request: Request<Full<Bytes>>) -> Result<Bytes, Er
     Ok(client.request(request).await?.into_body().collect().await.unwrap().to_bytes())
 }
 
+const HTTP_1_1_REQUIRED: u8 = 13;
+
 /// Starts a server that requires HTTP/1.1 for requests over HTTP/2. Returns the port and the number
 /// of these requests.
 async fn requiring_http1() -> (u16, Arc<AtomicUsize>) {
-    const HTTP_1_1_REQUIRED: u8 = 13;
-    let (http2, requests) = raw(|_, stream| reset(stream, HTTP_1_1_REQUIRED)).await;
+    requiring_http1_by(|stream| reset(stream, HTTP_1_1_REQUIRED)).await
+}
+
+/// Starts the same server, which responds to a stream of HTTP/2 with this frame.
+async fn requiring_http1_by(frame: fn([u8; 4]) -> Vec<u8>) -> (u16, Arc<AtomicUsize>) {
+    let (http2, requests) = raw(move |_, stream| frame(stream)).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
@@ -86,6 +92,16 @@ async fn instance_that_requires_http1_is_called_over_it_without_a_failure() {
 }
 
 #[tokio::test]
+async fn instance_that_requires_http1_of_the_connection_is_called_over_it() {
+    let (port, requests) = requiring_http1_by(|_| goaway(HTTP_1_1_REQUIRED)).await;
+    let client = client(port, CallOptions::new());
+    for _ in 0..20 {
+        assert_eq!(call(&client, request(Method::POST, Version::HTTP_2)).await.unwrap(), "over HTTP/1.1");
+    }
+    assert_eq!(requests.load(Ordering::SeqCst), 1, "only the first request is sent over HTTP/2");
+}
+
+#[tokio::test]
 async fn http2_is_tried_again_after_some_minutes() {
     let (port, requests) = requiring_http1().await;
     let client = client(port, CallOptions::new());
@@ -110,4 +126,9 @@ async fn grpc_call_fails_without_a_repetition() {
     assert!(!error.is_unprocessed() && error.to_string().contains("HTTP_1_1_REQUIRED"), "{error}");
     let snapshot = &client.snapshots()[0];
     assert_eq!((requests.load(Ordering::SeqCst), snapshot.endpoints()[0].failures()), (1, 1), "{snapshot}");
+}
+
+/// Encodes a GOAWAY frame with this reason, of a server that has processed no stream.
+fn goaway(reason: u8) -> Vec<u8> {
+    vec![0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, reason]
 }
