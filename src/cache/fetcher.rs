@@ -60,6 +60,14 @@ impl Fetcher {
         }
     }
 
+    /// Returns the error of a part of the latest refresh, which was a success otherwise.
+    pub(super) fn partial_error(&self) -> Option<&Error> {
+        match self {
+            Self::All(refresher) => refresher.partial_error(),
+            Self::Part(refresher) => refresher.partial_error(),
+        }
+    }
+
     /// Makes the next refresh a complete one, although it is not due.
     pub(super) fn hurry(&mut self) {
         if let Self::Part(refresher) = self {

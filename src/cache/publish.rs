@@ -7,7 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 
 use super::fetcher::{Fetcher, interests};
 use super::file::RegistryFile;
@@ -23,8 +23,11 @@ use crate::error::{Error, Kind};
 use crate::metrics::RegistryMetrics;
 use crate::model::{Instance, InstanceStatus};
 use crate::sync::{Mutex, MutexGuard};
-use crate::time::Moment;
+use crate::time::{Moment, add_capped};
 use crate::transport::Transport;
+
+/// Longest time between two looks at the wall clock, which shows a suspension of the machine.
+const TICK: Duration = Duration::from_secs(5);
 
 /// Handle of the consumer's copy. The task that refreshes it ends when the handle is dropped.
 #[derive(Debug)]
@@ -51,7 +54,8 @@ impl RegistryCache {
         published.publish_static(config, &mut first);
         let (sender, progress) = watch::channel(first);
         let file = RegistryFile::of(config);
-        let refreshed = refresh_loop(fetcher, published.clone(), sender, file.clone(), interests.clone());
+        let interval = config.fetch_interval;
+        let refreshed = refresh_loop(fetcher, published.clone(), sender, file.clone(), (interests.clone(), interval));
         let task = Some(tokio::spawn(refreshed).abort_handle());
         Arc::new(Self { published, progress, task, file, interests, is_closed: AtomicBool::new(false) })
     }
@@ -216,7 +220,7 @@ async fn refresh_loop(
     published: Arc<Published>,
     progress: watch::Sender<Progress>,
     file: Option<Arc<RegistryFile>>,
-    interests: Option<Arc<Interests>>,
+    (interests, interval): (Option<Arc<Interests>>, Duration),
 ) {
     if let Some(file) = &file
         && let Some(restored) = file.restore().await
@@ -259,13 +263,32 @@ async fn refresh_loop(
                 }
                 progress.send_replace(now);
                 tokio::select! {
-                    () = sleep(wait) => {}
+                    suspended = wait_or_resume(wait, interval / 2) => if let Some(skipped) = suspended {
+                        tracing::info!(?skipped, "machine was suspended or its clock set, refreshing");
+                        fetcher.hurry();
+                    },
                     // The sender lives as long as `published`.
                     _ = requested.changed() => fetcher.hurry(),
                     () = fetcher.fresh() => {}
                 }
             }
         } => {}
+    }
+}
+
+/// Waits for this time, or until the wall clock has advanced by more than `limit` beside tokio's
+/// clock, as after a suspension of the machine. Returns the time by which it did.
+async fn wait_or_resume(wait: Duration, limit: Duration) -> Option<Duration> {
+    let (began, until) = (Moment::now(), add_capped(Instant::now(), wait));
+    loop {
+        sleep_until(until.min(Instant::now() + TICK)).await;
+        let skipped = began.skipped();
+        if skipped > limit {
+            return Some(skipped);
+        }
+        if Instant::now() >= until {
+            return None;
+        }
     }
 }
 
@@ -276,7 +299,10 @@ fn record(progress: &mut Progress, fetcher: &Fetcher, refreshed: Result<(), Erro
     progress.lag = report.lags.last().copied().or(progress.lag);
     (progress.deltas, progress.held, progress.interest) = (fetcher.deltas(), fetcher.held(), fetcher.interest());
     match refreshed {
-        Ok(()) => progress.succeeded(),
+        Ok(()) => {
+            progress.succeeded();
+            progress.error = fetcher.partial_error().map(|error| Arc::new(error.without_source()));
+        }
         Err(error) => progress.failed(error),
     }
 }
@@ -376,7 +402,45 @@ fn are_same<'a>(sent: impl Iterator<Item = &'a Arc<Instance>>, now: impl Iterato
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+    use std::sync::atomic::AtomicUsize;
+
+    use bytes::Bytes;
+    use http::{Request, Response};
+    use http_body_util::Full;
+    use tokio::time::sleep;
+    use tower::service_fn;
+
     use super::*;
+    use crate::config::Interest;
+    use crate::time::move_wall_clock;
+    use crate::transport::RequestBody;
+
+    #[tokio::test(start_paused = true)]
+    async fn registry_is_refreshed_soon_after_a_suspension() {
+        for interest in [Interest::All, Interest::Used] {
+            let asked = Arc::new(AtomicUsize::new(0));
+            let counted = asked.clone();
+            let service = service_fn(move |_: Request<RequestBody>| {
+                counted.fetch_add(1, Ordering::Relaxed);
+                let list = r#"{"applications":{"versions__delta":"1","apps__hashcode":"","application":[]}}"#;
+                async move { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(list))) }
+            });
+            let client = crate::Eureka::builder().service_url("http://registry/eureka").interest(interest.clone());
+            let client = client.fetch_interval(Duration::from_secs(600)).http_service(service).build().unwrap();
+            client.ready().await.unwrap();
+            sleep(Duration::from_secs(60)).await;
+            let before = asked.load(Ordering::Relaxed);
+            move_wall_clock(200_000);
+            sleep(Duration::from_secs(6)).await;
+            assert_eq!(asked.load(Ordering::Relaxed), before, "{interest:?}: the clock was set");
+            move_wall_clock(3_600_000);
+            sleep(Duration::from_secs(6)).await;
+            assert_eq!(asked.load(Ordering::Relaxed), before + 1, "{interest:?}");
+            sleep(Duration::from_secs(60)).await;
+            assert_eq!(asked.load(Ordering::Relaxed), before + 1, "{interest:?}");
+        }
+    }
 
     #[tokio::test]
     async fn lookup_without_subscribers_is_removed_at_the_next_refresh() {

@@ -61,6 +61,8 @@ pub(crate) struct Refresher {
     full_only: u32,
     /// Number of intervals between two full refreshes meanwhile.
     full_intervals: u32,
+    /// Error of the latest delta, if it was refused. A full list does not remove it.
+    refused: Option<Error>,
     failing_since: Option<Instant>,
     /// True if the last refresh failed with a sign of overload.
     overloaded: bool,
@@ -108,6 +110,7 @@ impl Refresher {
             refusals: Refusals::default(),
             full_only: 0,
             full_intervals: 1,
+            refused: None,
             failing_since: None,
             overloaded: false,
             last_refresh: now,
@@ -125,6 +128,12 @@ impl Refresher {
     /// Returns the report on the latest refresh.
     pub(super) fn report(&self) -> &Report {
         &self.report
+    }
+
+    /// Returns the error of deltas that are refused, although the latest refresh has fetched a full
+    /// list.
+    pub(super) fn partial_error(&self) -> Option<&Error> {
+        self.refused.as_ref()
     }
 
     /// Returns the use of deltas from now on.
@@ -196,6 +205,10 @@ impl Refresher {
     fn delay_after(&mut self, error: &Error) -> Duration {
         self.overloaded = self.refusals.is_refused()
             || matches!(error.kind(), Kind::Status(420 | 429 | 500..) | Kind::Paused(_) | Kind::Timeout);
+        if matches!(error.kind(), Kind::Status(_) | Kind::Paused(_)) {
+            // The servers respond, so one after the other can be tried.
+            self.race = None;
+        }
         if let Some(pause) = self.transport.pause() {
             return jittered(self.interval).max(lengthened(pause));
         }
@@ -219,6 +232,7 @@ impl Refresher {
                 // A server that rejects full lists as well rejects this client, and not deltas.
                 self.fetch_all().await?;
                 self.refusals.turn_deltas_off();
+                self.delta_accepted();
                 return Ok(());
             }
             Delta::Unusable => {
@@ -292,17 +306,20 @@ impl Refresher {
         let error = match self.transport.changes().await {
             Ok(Some(delta)) => {
                 self.refusals.ended();
+                self.delta_accepted();
                 self.observe(FetchOutcome::Delta, began, &delta);
                 return Ok(Delta::Received(Box::new(delta)));
             }
             Ok(None) => {
                 self.refusals.ended();
+                self.delta_accepted();
                 return Ok(Delta::NotOffered);
             }
             Err(error) => error,
         };
         self.report.failed(began, &error);
         let is_rejected = self.refusals.failed(error.kind());
+        self.refused = self.refusals.is_refused().then(|| error.without_source());
         match error.kind() {
             Kind::InvalidResponse => Ok(Delta::Unusable),
             _ if is_rejected => Ok(Delta::Rejected),
@@ -320,12 +337,21 @@ impl Refresher {
     }
 
     async fn fetch_all(&mut self) -> Result<(), Error> {
-        let known = self.etag.take().filter(|(_, changes)| *changes == self.local.changes()).map(|(etag, _)| etag);
+        // It stays if the request fails.
+        let known = self.etag.as_ref().filter(|(_, changes)| *changes == self.local.changes());
+        let known = known.map(|(etag, _)| etag.clone());
         let race = self.race.filter(|_| !self.fetched);
         let began = Instant::now();
+        let full = match self.transport.full(known.as_ref(), race, &self.local.known()).await {
+            Ok(full) => full,
+            Err(error) => {
+                self.report.failed(began, &error);
+                self.refusals.full_failed(error.kind(), self.interval);
+                return Err(error);
+            }
+        };
         self.refusals.full_fetched();
-        let full = self.transport.full(known.as_ref(), race, &self.local.known()).await;
-        let fetched = match full.inspect_err(|error| self.report.failed(began, error))? {
+        let fetched = match full {
             Full::Changed(fetched) => fetched,
             Full::Unchanged(origin, requested) => {
                 self.report.unchanged(began, origin.url());
@@ -344,6 +370,9 @@ impl Refresher {
         let digest = digest.filter(|_| self.counts_only.as_ref() != Some(&origin));
         self.fetched = true;
         self.deltas_offered = list.version.is_some_and(|version| version != -1);
+        if !self.deltas_offered {
+            self.delta_accepted();
+        }
         self.responded();
         self.local.set_responder(&origin, self.transport.server_count());
         let (held, listed) = (self.local.held(), list.len());
@@ -412,6 +441,19 @@ impl Refresher {
         self.overloaded = false;
         self.response_clock += now.duration_since(self.last_refresh).min(self.interval);
         self.last_refresh = now;
+        if self.refused.is_none() {
+            self.recovered();
+        }
+    }
+
+    /// Records that deltas are not refused any more.
+    fn delta_accepted(&mut self) {
+        if self.refused.take().is_some() {
+            self.recovered();
+        }
+    }
+
+    fn recovered(&mut self) {
         if let Some(since) = self.failing_since.take() {
             tracing::info!(elapsed = ?since.elapsed(), "refresh recovered");
         }

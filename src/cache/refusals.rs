@@ -26,6 +26,8 @@ pub(super) struct Refusals {
     spread: Duration,
     /// Set if the latest delta was refused: the time until a full list is fetched.
     period: Option<Duration>,
+    /// Time before which a full list that failed is not repeated.
+    retry_at: Option<Instant>,
     /// Number of statuses in a row that reject the request itself.
     rejections: u32,
     /// End of the time without deltas after several rejections.
@@ -41,6 +43,10 @@ impl Refusals {
     /// Records the error of a delta. Returns `true` if the server rejects deltas repeatedly, so
     /// that it offers none.
     pub(super) fn failed(&mut self, error: Kind) -> bool {
+        if matches!(error, Kind::Connect | Kind::Call | Kind::Paused(_)) {
+            // Without a response, a refusal neither begins nor ends.
+            return false;
+        }
         self.period = period(error);
         let Some(period) = self.period else {
             self.since = None;
@@ -61,6 +67,11 @@ impl Refusals {
         if self.off_until.is_none() {
             tracing::info!("registry server rejects deltas, fetching full lists instead");
         }
+        self.pause_deltas();
+    }
+
+    /// Requests no delta for some minutes.
+    pub(super) fn pause_deltas(&mut self) {
         (self.off_until, self.period) = (Some(Instant::now() + jittered(REJECTED_PERIOD)), None);
     }
 
@@ -77,12 +88,21 @@ impl Refusals {
     /// Returns `true` if deltas have been refused for so long that a full list is due.
     pub(super) fn is_full_due(&self) -> bool {
         let due = self.since.zip(self.period).map(|(since, period)| since + period + self.spread);
-        due.is_some_and(|due| Instant::now() >= due)
+        due.max(self.retry_at.filter(|_| due.is_some())).is_some_and(|due| Instant::now() >= due)
     }
 
-    /// Records that a full list is fetched.
+    /// Records the error of a full list. An overloaded server is spared as if it had sent the list.
+    /// Otherwise the list is requested again after one or two intervals, so that clients spread.
+    pub(super) fn full_failed(&mut self, error: Kind, interval: Duration) {
+        if is_overload(error) {
+            return self.full_fetched();
+        }
+        self.retry_at = Some(Instant::now() + interval + random_part(interval));
+    }
+
+    /// Records that a full list was received.
     pub(super) fn full_fetched(&mut self) {
-        self.period = None;
+        (self.period, self.retry_at) = (None, None);
         if let Some(since) = &mut self.since {
             *since = Instant::now();
         }
@@ -93,10 +113,15 @@ impl Refusals {
 /// is no refusal.
 fn period(error: Kind) -> Option<Duration> {
     match error {
-        Kind::Status(420 | 429 | 502..=504 | 509 | 529) | Kind::Timeout => Some(OVERLOAD_PERIOD),
+        _ if is_overload(error) => Some(OVERLOAD_PERIOD),
         Kind::Status(_) => Some(REFUSED_PERIOD),
         _ => None,
     }
+}
+
+/// Returns `true` if the error is a sign of overload.
+pub(super) fn is_overload(error: Kind) -> bool {
+    matches!(error, Kind::Status(420 | 429 | 502..=504 | 509 | 529) | Kind::Timeout)
 }
 
 /// Returns `true` if the status rejects the request itself. Statuses of overload do not.
@@ -128,6 +153,44 @@ mod tests {
         refusals.ended();
         refusals.failed(Kind::Status(503));
         assert!(!refusals.is_full_due());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn error_without_a_response_does_not_end_a_refusal() {
+        for error in [Kind::Connect, Kind::Call, Kind::Paused(503)] {
+            let mut refusals = Refusals::default();
+            refusals.failed(error);
+            assert!(!refusals.is_refused(), "{error:?}");
+            refusals.failed(Kind::Status(503));
+            advance(OVERLOAD_PERIOD / 2).await;
+            refusals.failed(error);
+            assert!(refusals.is_refused() && !refusals.is_full_due(), "{error:?}");
+            refusals.failed(Kind::Status(503));
+            advance(OVERLOAD_PERIOD * 3 / 4).await;
+            assert!(refusals.is_full_due(), "{error:?}: it counts from the first refusal");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn full_list_that_failed_is_due_again_after_one_or_two_intervals() {
+        let (mut refusals, interval) = (Refusals::default(), Duration::from_secs(30));
+        refusals.failed(Kind::Status(500));
+        advance(REFUSED_PERIOD * 5 / 4).await;
+        assert!(refusals.is_full_due());
+        refusals.full_failed(Kind::Status(500), interval);
+        refusals.failed(Kind::Status(500));
+        advance(interval - Duration::from_secs(1)).await;
+        assert!(!refusals.is_full_due());
+        advance(interval + Duration::from_secs(1)).await;
+        assert!(refusals.is_full_due());
+        for error in [Kind::Status(503), Kind::Timeout] {
+            refusals.full_failed(error, interval);
+            refusals.failed(Kind::Status(500));
+            advance(REFUSED_PERIOD - Duration::from_secs(1)).await;
+            assert!(!refusals.is_full_due(), "{error:?}");
+            advance(REFUSED_PERIOD / 2).await;
+            assert!(refusals.is_full_due(), "{error:?}");
+        }
     }
 
     #[test]

@@ -353,6 +353,26 @@ async fn unchanged_registry_of_ours_is_verified_by_a_304() {
     assert!(wire.count("/eureka/apps/", 304) >= 8);
 }
 
+#[tokio::test(start_paused = true)]
+async fn full_list_that_failed_is_verified_by_a_304_later() {
+    let server = server();
+    let (operator, wire) = (Wire::new(&server).client(), Wire::new(&server));
+    let heartbeats = operator.registrar(instance("orders", "a"));
+    heartbeats.register().await.unwrap();
+    let client = Eureka::builder().service_url("http://registry/eureka").http_service(wire.clone());
+    let client = client.delta(false).build().unwrap();
+    let ids = follow(&client);
+    for _ in 0..3 {
+        sleep(MINUTE).await;
+        wire.cut.store(true, Ordering::Relaxed);
+        sleep(MINUTE).await;
+        wire.cut.store(false, Ordering::Relaxed);
+    }
+    sleep(MINUTE).await;
+    assert_eq!((wire.count("/eureka/apps/", 200), wire.count("/eureka/apps/", 304) >= 3), (1, true));
+    assert_eq!(*ids.lock().unwrap(), ["a"]);
+}
+
 /// Returns a response with a digest.
 fn with_digest(json: String, digest: &str) -> Reply {
     let headers =

@@ -422,6 +422,102 @@ async fn server_that_is_no_registry_is_not_ready_without_any_name() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn registry_whose_deltas_fail_or_are_off_is_ready_without_any_name() {
+    let replies: [Option<fn() -> Reply>; 3] = [Some(|| Reply::Status(500)), Some(|| page(200)), None];
+    for reply in replies {
+        let registry = Scripted::new(move |asked| match (&*asked.line, reply) {
+            ("GET /apps/delta", Some(reply)) => reply(),
+            _ => Reply::Json(list(&fleet())),
+        });
+        let client = registry.client().interest(Interest::Used).delta(reply.is_some()).build().unwrap();
+        timeout(SOON, client.ready()).await.expect("a full list proves the server").unwrap();
+        sleep(10 * REFRESH).await;
+        let lines = registry.lines();
+        assert_eq!(lines.iter().filter(|line| *line == "GET /apps/").count(), 1, "{lines:?}");
+        assert!(reply.is_some() || lines.len() == 1, "{lines:?}");
+        assert_eq!(client.ready_for("orders").await.unwrap().len(), 4);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn server_that_rejected_deltas_once_is_asked_for_them_again() {
+    let registry = Registry::new(fleet()).with_etags();
+    registry.state.lock().unwrap().broken = "apps/delta";
+    let client = registry.client();
+    sleep(120 * SECOND).await;
+    registry.state.lock().unwrap().broken = "";
+    let _orders = client.discover(Selection::app("orders")).unwrap();
+    sleep(15 * Duration::from_secs(60)).await;
+    ["a", "b", "c", "d"].iter().for_each(|id| registry.cancel(id));
+    sleep(3 * REFRESH).await;
+    assert_eq!(ids(&client, Selection::app("orders")), [""; 0], "a delta deletes them");
+}
+
+#[tokio::test(start_paused = true)]
+async fn healthy_server_without_deltas_is_kept_while_an_application_leaves() {
+    let registry = Registry::new(fleet()).with_etags().without_deltas();
+    let client = Eureka::builder().service_url("http://a/eureka,http://b/eureka").interest(Interest::Used);
+    let client = client.shuffle_servers(false).http_service(registry.service.clone()).build().unwrap();
+    let _streams = ["orders", "other1"].map(|name| client.discover(Selection::app(name)).unwrap());
+    sleep(SOON).await;
+    ["a", "b", "c", "d"].iter().for_each(|id| registry.cancel(id));
+    sleep(10 * REFRESH).await;
+    assert_eq!(ids(&client, Selection::app("orders")), [""; 0]);
+    assert!(registry.service.asked().iter().all(|asked| asked.host == "a"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn lists_stay_up_to_date_while_deltas_fail() {
+    let start = Instant::now();
+    let registry = Registry::new(fleet());
+    let inner = registry.clone();
+    let service = Scripted::new(move |asked| match asked.line.ends_with("/delta") && start.elapsed() > REFRESH {
+        true => Reply::Status(500),
+        false => inner.state.lock().unwrap().respond(asked),
+    });
+    let client = service.client().interest(Interest::Used).build().unwrap();
+    let _orders = client.discover(Selection::app("orders")).unwrap();
+    sleep(3 * REFRESH).await;
+    for id in ["e", "f", "g"] {
+        registry.put(instance("orders", id));
+        sleep(REFRESH).await;
+        assert!(ids(&client, Selection::app("orders")).contains(&id.to_owned()), "{id}: {:?}", service.lines());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn name_that_fails_from_the_start_does_not_hide_the_others() {
+    for registry in [Registry::new(fleet()), Registry::new(fleet()).without_deltas()] {
+        registry.state.lock().unwrap().broken = "vips/broken";
+        let client = registry.client();
+        let _streams = ["broken", "orders"].map(|name| client.discover(name).unwrap());
+        timeout(SOON, client.ready()).await.expect("one list was fetched").unwrap();
+        sleep(20 * REFRESH).await;
+        let status = client.status();
+        assert!(status.error().is_some() && status.age().is_some_and(|age| age < 2 * REFRESH), "{status}");
+        assert!(client.refresh().await.is_err());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn first_lists_of_several_names_race_once() {
+    let registry = Scripted::new(|asked| match &*asked.host {
+        "a" => Reply::Never,
+        _ => Reply::Later(2 * SECOND, list(&[with_vips("orders", "a", "orders")])),
+    });
+    let urls: Vec<_> = ["a", "b", "c", "d"].map(|host| format!("http://{host}/eureka")).into();
+    let client = Eureka::builder().service_url(urls.join(",")).shuffle_servers(false).interest(Interest::Used);
+    let client = client.http_service(registry.clone()).build().unwrap();
+    let names: Vec<_> = (0..6).map(|name| format!("name{name}")).collect();
+    let _streams: Vec<_> = names.iter().map(|name| client.discover(Selection::vip(name)).unwrap()).collect();
+    sleep(10 * SECOND).await;
+    let asked: Vec<_> = registry.asked().into_iter().filter(|asked| asked.line.contains("/vips/name")).collect();
+    assert!(asked.len() <= 4 + 5 + 6 * 2, "{asked:?}");
+    let late = asked.iter().filter(|asked| asked.at > 3 * SECOND).all(|asked| asked.host != "a");
+    assert!(late, "the others are fetched from the server that responded");
+}
+
+#[tokio::test(start_paused = true)]
 async fn application_that_leaves_completely_is_removed_while_others_are_registered() {
     for registry in [Registry::new(fleet()), Registry::new(fleet()).with_etags()] {
         let client = registry.client();
@@ -475,6 +571,25 @@ async fn name_that_is_used_no_more_is_dropped_without_an_event_of_its_instances(
     assert_eq!(*removed.lock().unwrap(), ["a"]);
     drop(kept);
     assert_eq!(client.ready_for("orders").await.unwrap().len(), 3, "it is fetched again at its next use");
+}
+
+#[tokio::test(start_paused = true)]
+async fn name_that_is_used_again_has_its_last_list_while_the_registry_is_away() {
+    let registry = Registry::new(fleet());
+    let client = registry.client();
+    for (name, count) in [("orders", 4), ("other1", 1)] {
+        drop(client.discover(name).unwrap());
+        sleep(SOON).await;
+        assert_eq!(ids(&client, name).len(), count);
+    }
+    sleep(Duration::from_secs(1000)).await;
+    assert_eq!(client.snapshot().applications().count(), 0);
+    registry.state.lock().unwrap().is_down = true;
+    for (name, count) in [("orders", 4), ("other1", 1), ("other2", 0)] {
+        let _again = client.discover(name).unwrap();
+        sleep(SOON).await;
+        assert_eq!(ids(&client, name).len(), count, "{name}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

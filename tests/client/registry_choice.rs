@@ -1,14 +1,15 @@
 //! Choice of the registry server, and pauses by `Retry-After`.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 use tower_eureka::model::InstanceStatus;
-use tower_eureka::{Error, Eureka};
+use tower_eureka::{BearerToken, Error, Eureka, Interest};
 
 use crate::captured_log::Log;
-use crate::common::{Asked, Memory, Reply, Scripted, delta, instance, list};
+use crate::common::{Asked, Memory, Reply, Scripted, delta, instance, list, with_vips};
 use crate::registry_faults::{follow, gzip};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -422,14 +423,148 @@ async fn first_fetch_has_a_limited_number_of_requests_at_the_same_time() {
 #[tokio::test(start_paused = true)]
 async fn first_list_with_a_slow_body_is_fetched_from_one_server() {
     for count in [2, 6, 16] {
-        let body = Duration::from_millis(2_500);
-        let slow = move |_: &Asked| Reply::Slowly(Duration::ZERO, body, list(&[instance("orders", "a")]));
-        let registry = Scripted::new(slow);
+        let gap = Duration::from_millis(100);
+        let registry = Scripted::new(move |_| Reply::Steadily(gap, 25, list(&[instance("orders", "a")])));
         let urls: Vec<_> = (0..count).map(|number| format!("http://r{number}/eureka")).collect();
         let client = Eureka::builder().service_url(urls.join(",")).http_service(registry.clone()).build().unwrap();
         let ids = follow(&client);
         sleep(3 * SECOND).await;
         assert_eq!((registry.asked().len(), ids.lock().unwrap().len()), (1, 1), "{count}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn server_that_stops_behind_its_head_or_drips_delays_the_first_list_for_a_bounded_time() {
+    let drip = || Reply::Steadily(Duration::from_millis(100), 10_000, " ".repeat(10_000) + &list(&[]));
+    let faults: [(fn() -> Reply, u64); 3] =
+        [(|| Reply::Stalls, 2_200), (|| Reply::Slowly(Duration::ZERO, MINUTE, list(&[])), 2_200), (drip, 4_200)];
+    for (fault, bound) in faults {
+        for count in [2, 4, 16] {
+            let registry = Scripted::new(move |asked| match asked.host == "r0" {
+                true => fault(),
+                false => Reply::Json(list(&[instance("orders", "a")])),
+            });
+            let urls: Vec<_> = (0..count).map(|number| format!("http://r{number}/eureka")).collect();
+            let client = Eureka::builder().service_url(urls.join(",")).shuffle_servers(false);
+            let client = client.http_service(registry.clone()).build().unwrap();
+            let start = Instant::now();
+            let _ids = follow(&client);
+            while client.snapshot().instance_count() == 0 {
+                sleep(Duration::from_millis(10)).await;
+            }
+            assert!(start.elapsed() <= Duration::from_millis(bound), "{count}: {:?}", start.elapsed());
+            assert_eq!(registry.asked().len(), 2, "{count}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn connection_that_is_refused_during_an_overload_causes_no_full_fetch() {
+    let start = Instant::now();
+    let registry = Scripted::new(move |asked| match start.elapsed().as_secs() {
+        760..800 => Reply::Refused,
+        700..1_900 => Reply::Status(503),
+        _ => sound(asked),
+    });
+    let _ids = follow(&client(&["a"], &registry));
+    sleep(40 * MINUTE).await;
+    let fulls = |from, to| between(&registry, from, to).iter().filter(|line| line.ends_with("/apps/")).count();
+    assert_eq!((fulls(740, 1_290), between(&registry, 700, 1_290).len() > 10), (0, true));
+    assert!(fulls(1_290, 1_560) >= 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn full_list_in_place_of_refused_deltas_that_fails_is_repeated_soon() {
+    let start = Instant::now();
+    let registry = Scripted::new(move |asked| match &*asked.line {
+        "GET /apps/delta" if start.elapsed() > 100 * SECOND => Reply::Status(503),
+        "GET /apps/" if (100..900).contains(&start.elapsed().as_secs()) => Reply::Status(500),
+        _ => sound(asked),
+    });
+    let client = client(&["a"], &registry);
+    let _ids = follow(&client);
+    sleep(900 * SECOND).await;
+    let (before, failed) = (client.status().refreshes().full, between(&registry, 600, 900));
+    let failed = failed.iter().filter(|line| line.ends_with("/apps/")).count();
+    assert!((1..=7).contains(&failed), "each second refresh: {failed}");
+    sleep(100 * SECOND).await;
+    assert_eq!(client.status().refreshes().full, before + 1, "{:?}", between(&registry, 600, 1_000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_client_of_an_empty_server_asks_the_others() {
+    for interest in [Interest::All, Interest::Used, Interest::Vip("orders".into())] {
+        for sound in ["b", "c", "none"] {
+            let registry = Scripted::new(move |asked| match (&*asked.line, asked.host == sound) {
+                (line, true) if line.ends_with("delta") => Reply::Json(delta(&[], "UP_1_")),
+                (line, false) if line.ends_with("delta") => Reply::Json(delta(&[], "")),
+                (_, true) => Reply::Json(list(&[with_vips("orders", "a", "orders")])),
+                (_, false) => Reply::Json(list(&[])),
+            });
+            let client = Eureka::builder().service_url("http://a/eureka,http://b/eureka,http://c/eureka");
+            let client = client.shuffle_servers(false).interest(interest.clone()).http_service(registry.clone());
+            let client = client.build().unwrap();
+            let _orders = client.discover("orders").unwrap();
+            sleep(3 * MINUTE).await;
+            let expected = usize::from(sound != "none");
+            assert_eq!(client.snapshot().instance_count(), expected, "{interest:?}, {sound}");
+            let hosts: Vec<_> = registry.asked().into_iter().map(|asked| asked.host).collect();
+            let changes = hosts.windows(2).filter(|pair| pair[0] != pair[1]).count();
+            assert!(changes <= 3, "an empty registry is not asked for ever: {hosts:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn fault_on_this_side_leaves_no_server() {
+    let (registry, calls) = (Scripted::new(sound), AtomicUsize::new(0));
+    let client = Eureka::builder().service_url("http://a/eureka,http://b/eureka").shuffle_servers(false);
+    let client = client.bearer_token(move || {
+        let fails = calls.fetch_add(1, Ordering::Relaxed) == 1;
+        async move { if fails { Err("no token") } else { Ok(BearerToken::new("t").expires_in(10 * SECOND)) } }
+    });
+    let client = client.http_service(registry.clone()).build().unwrap();
+    for fails in [false, true, false] {
+        assert_eq!(client.transport().applications().await.is_err(), fails);
+        sleep(20 * SECOND).await;
+    }
+    assert_eq!(registry.asked().iter().map(|asked| &*asked.host).collect::<Vec<_>>(), ["a", "a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn body_that_breaks_concerns_reads_only() {
+    let registry = Scripted::new(|asked| match (server(asked), is_write(asked)) {
+        ('a', false) => Reply::Breaks,
+        _ => sound(asked),
+    });
+    let client = client(&["a", "b"], &registry);
+    client.transport().applications().await.unwrap();
+    client.transport().register(&instance("orders", "a")).await.unwrap();
+    client.transport().applications().await.unwrap();
+    assert_eq!(servers(&registry), "abab");
+}
+
+#[tokio::test(start_paused = true)]
+async fn server_that_fails_deltas_only_is_one_lasting_error_with_fresh_lists() {
+    let (log, guard) = Log::start(tracing::Level::INFO);
+    let start = Instant::now();
+    let registry = Scripted::new(move |asked| match &*asked.line {
+        "GET /apps/delta" if start.elapsed() < 60 * MINUTE => Reply::Status(500),
+        _ => sound(asked),
+    });
+    let client = client(&["a"], &registry);
+    let _ids = follow(&client);
+    sleep(2 * MINUTE).await;
+    for _ in 0..50 {
+        sleep(MINUTE).await;
+        let status = client.status();
+        assert!(status.error().is_some() && status.age().is_some_and(|age| age < 6 * MINUTE), "{status}");
+    }
+    sleep(20 * MINUTE).await;
+    assert!(client.status().error().is_none());
+    drop(guard);
+    for message in ["refresh failed", "refresh recovered"] {
+        assert_eq!(log.text().matches(message).count(), 1, "{}", log.text());
     }
 }
 

@@ -9,7 +9,11 @@ use super::{Name, oldest};
 use crate::cache::lookup::Lookup;
 use crate::config::Interest;
 use crate::error::Error;
+use crate::model::Application;
 use crate::transport::Resource;
+
+/// Maximum number of applications that are kept for names that are not used any more.
+const MAX_REMEMBERED: usize = 1_000;
 
 impl UsedRefresher {
     /// Creates and removes lists, so that there is one for each resource of the names in use.
@@ -17,7 +21,10 @@ impl UsedRefresher {
     pub(super) fn plan(&mut self) -> bool {
         let names = self.interests.names();
         let needed: BTreeSet<Resource> = names.iter().flat_map(|(lookup, name)| self.resources(lookup, name)).collect();
-        self.lists.retain(|resource, _| needed.contains(resource));
+        let unused: Vec<_> = self.lists.keys().filter(|resource| !needed.contains(*resource)).cloned().collect();
+        for list in unused.iter().filter_map(|resource| self.lists.remove(resource)) {
+            remember(&mut self.restored.applications, &list);
+        }
         let mut has_restored = false;
         for resource in needed {
             if !self.lists.contains_key(&resource) {
@@ -123,4 +130,14 @@ impl UsedRefresher {
         let error = Arc::new(error.without_source());
         self.interests.update_all(|name| name.error = Some(error.clone()));
     }
+}
+
+/// Keeps the instances of a list whose names are not used any more. A name that is used again has
+/// them until it is fetched.
+fn remember(restored: &mut Vec<Arc<Application>>, list: &List) {
+    for application in list.snapshot.applications().filter(|application| !application.instances.is_empty()) {
+        restored.retain(|known| known.name != application.name);
+        restored.push(application.clone());
+    }
+    restored.drain(..restored.len().saturating_sub(MAX_REMEMBERED));
 }

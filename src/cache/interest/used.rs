@@ -12,7 +12,7 @@ use super::list::List;
 use super::merge::Merged;
 use crate::cache::progress::{DeltaUse, FetchOutcome, InterestUse, Report};
 use crate::cache::refresher::{OFFLOAD_INSTANCES, Refresher};
-use crate::cache::refusals::Refusals;
+use crate::cache::refusals::{Refusals, is_overload};
 use crate::cache::snapshot::Snapshot;
 use crate::config::{ClientConfig, Interest, OfflineConfig};
 use crate::error::{Error, Kind};
@@ -26,8 +26,6 @@ use crate::transport::{Fetched, Full, Resource, Transport};
 const MAX_FETCHES: usize = 8;
 /// Number of these that only lists of new names may take, since calls wait for them.
 const RESERVED_FETCHES: usize = 2;
-/// Number of refreshes without deltas after a server offered none.
-const WITHOUT_DELTAS: u32 = 20;
 
 /// Refreshes the names in use.
 ///
@@ -46,13 +44,21 @@ pub(crate) struct UsedRefresher {
     /// Set while the whole registry is fetched.
     pub(super) whole: Option<Whole>,
     pub(super) cost: Cost,
-    /// Number of refreshes in which no delta is fetched.
-    pub(super) without_deltas: u32,
-    refusals: Refusals,
+    pub(super) refusals: Refusals,
+    /// True if the lists of this refresh replace a delta that has been refused for long.
+    replaces_delta: bool,
+    /// Error of the lists that the latest refresh could not fetch, although it fetched others.
+    pub(super) partial: Option<Error>,
+    /// True while some lists fail and others do not.
+    is_partial: bool,
     /// True if the last refresh of all names began with a delta.
     is_delta_used: bool,
+    /// True if the last refresh failed with a status of overload.
+    overloaded: bool,
     /// True if the latest delta tells that the registry lists any instance.
     has_others: bool,
+    /// Number of servers that were left since they listed nothing.
+    left_empty: usize,
     /// True after a list of the registry, which proves that the server is one.
     has_proof: bool,
     /// False if the latest refresh needed no request.
@@ -95,10 +101,14 @@ impl UsedRefresher {
             merged: Merged::new(config.offline.instances.clone()),
             whole: None,
             cost: Cost::default(),
-            without_deltas: 0,
             refusals: Refusals::default(),
+            replaces_delta: false,
+            partial: None,
+            is_partial: false,
             is_delta_used: false,
+            overloaded: false,
             has_others: false,
+            left_empty: 0,
             has_proof: false,
             has_asked: false,
             backoff: Backoff::new(Duration::from_secs(1).min(interval), interval),
@@ -137,7 +147,7 @@ impl UsedRefresher {
             None if !self.uses_deltas() => DeltaUse::Off,
             None if !self.has_responded => DeltaUse::Undecided,
             None if self.is_delta_used => DeltaUse::InUse,
-            None if self.without_deltas > 0 => DeltaUse::NotOffered,
+            None if self.refusals.are_deltas_off() => DeltaUse::NotOffered,
             None => DeltaUse::NotNeeded,
         }
     }
@@ -157,6 +167,12 @@ impl UsedRefresher {
     /// registry.
     pub(crate) fn has_asked(&self) -> bool {
         self.has_asked
+    }
+
+    /// Returns the error of the lists that the latest refresh could not fetch, although it fetched
+    /// others.
+    pub(crate) fn partial_error(&self) -> Option<&Error> {
+        self.partial.as_ref().filter(|_| self.whole.is_none())
     }
 
     /// Makes the next refresh one of all names, although it is not due.
@@ -190,9 +206,21 @@ impl UsedRefresher {
             }
         };
         self.last_refresh = Instant::now();
-        self.has_asked = is_due || refreshed.is_err() || !self.report.fetches.is_empty();
+        // Without any name or delta, nothing is requested once the server has proved to be a
+        // registry.
+        let requests = is_due && (self.uses_deltas() || !self.lists.is_empty());
+        self.has_asked = requests || refreshed.is_err() || !self.report.fetches.is_empty();
         match refreshed {
             Ok(()) => {
+                if let Some(error) = self.partial.take() {
+                    if !std::mem::replace(&mut self.is_partial, true) {
+                        tracing::warn!(%error, "some lists could not be fetched, keeping their last copies");
+                    }
+                    let wait = self.delay_after(&error, is_due);
+                    self.partial = Some(error);
+                    return (Ok(self.snapshot()), wait);
+                }
+                self.is_partial &= !is_due;
                 self.backoff.reset();
                 if is_due {
                     self.next_at = Instant::now() + jittered(self.config.fetch_interval);
@@ -216,6 +244,7 @@ impl UsedRefresher {
     /// fetched again before the next refresh of all names.
     fn delay_after(&mut self, error: &Error, was_due: bool) -> Duration {
         let (now, interval) = (Instant::now(), self.config.fetch_interval);
+        self.overloaded = matches!(error.kind(), Kind::Status(420 | 429 | 500..) | Kind::Paused(_));
         if let Some(pause) = self.transport.pause() {
             self.next_at = now + jittered(interval).max(lengthened(pause));
             return self.next_at - now;
@@ -232,15 +261,29 @@ impl UsedRefresher {
 
     async fn refresh(&mut self, is_due: bool, publish: &impl Publish) -> Result<(), Error> {
         self.plan();
+        (self.replaces_delta, self.partial) = (false, None);
         let (outdated, delta_failed) = match is_due {
             true => self.outdated().await.map_or_else(|error| (VecDeque::new(), Some(error)), |due| (due, None)),
             false => (VecDeque::new(), None),
         };
         // New names are fetched in any case, since calls may wait for them.
         let mut refreshed = self.fetch(outdated, publish).await;
-        if let Some(error) = delta_failed {
-            self.mark_failed(&error);
-            refreshed = Err(error);
+        if std::mem::take(&mut self.replaces_delta) {
+            match refreshed.as_ref().err().or(self.partial.as_ref()) {
+                None => self.refusals.full_fetched(),
+                Some(error) => self.refusals.full_failed(error.kind(), self.config.fetch_interval),
+            }
+        }
+        match (delta_failed, &mut refreshed) {
+            (Some(error), _) => {
+                self.mark_failed(&error);
+                refreshed = Err(error);
+            }
+            // The delta has brought other lists up to date.
+            (None, Err(_)) if is_due && self.is_delta_used => {
+                self.partial = std::mem::replace(&mut refreshed, Ok(())).err();
+            }
+            _ => {}
         }
         if is_due && refreshed.is_ok() {
             self.confirm_disappearances().await;
@@ -261,12 +304,14 @@ impl UsedRefresher {
         let fetched = self.lists.iter().filter(|(_, list)| list.updated.is_some());
         let mut outdated: VecDeque<_> = fetched.map(|(resource, _)| resource.clone()).collect();
         self.is_delta_used = false;
-        if !self.is_delta_cheaper() {
+        if self.lists.is_empty() && !self.uses_deltas() {
+            if !self.has_proof {
+                self.prove().await?;
+            }
             return Ok(outdated);
         }
         // Without any name, the delta is the only sign that the registry responds.
-        if self.without_deltas > 0 && !self.lists.is_empty() {
-            self.without_deltas -= 1;
+        if !self.is_delta_cheaper() || self.refusals.are_deltas_off() && !self.lists.is_empty() {
             return Ok(outdated);
         }
         let Some(delta) = self.fetch_delta().await? else { return Ok(outdated) };
@@ -316,22 +361,7 @@ impl UsedRefresher {
             Ok(delta) => delta,
             Err(error) => {
                 self.report.failed(began, &error);
-                let is_unreadable = matches!(error.kind(), Kind::InvalidResponse);
-                if self.refusals.failed(error.kind()) {
-                    if self.lists.is_empty() && !self.has_proof {
-                        self.prove().await?;
-                    }
-                    self.refusals.turn_deltas_off();
-                    self.without_deltas = WITHOUT_DELTAS;
-                    return Ok(None);
-                }
-                // Without any list, the delta alone tells whether the server is a registry.
-                if self.lists.is_empty() || !is_unreadable && !self.refusals.is_full_due() {
-                    return Err(error);
-                }
-                self.refusals.full_fetched();
-                self.without_deltas = if is_unreadable { WITHOUT_DELTAS } else { 0 };
-                return Ok(None);
+                return self.delta_failed(error).await.map(|()| None);
             }
         };
         self.refusals.ended();
@@ -345,7 +375,7 @@ impl UsedRefresher {
         let delta = delta.filter(|delta| delta.list.version.is_some_and(|version| version != -1));
         let Some(delta) = delta else {
             self.cost.add(0);
-            self.without_deltas = WITHOUT_DELTAS;
+            self.refusals.pause_deltas();
             return Ok(None);
         };
         self.report.fetched(FetchOutcome::Delta, began, &delta);
@@ -353,6 +383,46 @@ impl UsedRefresher {
         self.cost.delta(delta.received, delta.is_compressed, total(delta.list.hash.as_deref().unwrap_or_default()));
         self.set_others(self.cost.total().is_some_and(|total| total > 0));
         Ok(Some(delta))
+    }
+
+    /// Handles a delta that failed. Returns `Ok` if the lists should be fetched in its place.
+    ///
+    /// A status about the delta alone tells nothing about lists. An overloaded server gets requests
+    /// for lists only if they are smaller than the delta, or once it has refused deltas for long.
+    async fn delta_failed(&mut self, error: Error) -> Result<(), Error> {
+        let (kind, was_refused) = (error.kind(), self.refusals.is_refused());
+        let is_rejected = self.refusals.failed(kind);
+        let is_unreadable = matches!(kind, Kind::InvalidResponse);
+        let is_overload = is_overload(kind);
+        let is_of_delta = is_unreadable || matches!(kind, Kind::Status(_)) && !is_overload;
+        if self.lists.is_empty() {
+            if !is_of_delta || self.has_proof && !is_rejected {
+                return Err(error);
+            }
+            // Nothing but a list tells whether the server is a registry.
+            if !self.has_proof {
+                self.prove().await?;
+            }
+        } else if is_overload && !(was_refused && self.are_lists_smaller()) {
+            if !self.refusals.is_full_due() {
+                return Err(error);
+            }
+            self.replaces_delta = true;
+        } else if !is_overload && !is_of_delta {
+            return Err(error);
+        }
+        if is_rejected {
+            self.refusals.turn_deltas_off();
+        } else if is_unreadable && !self.lists.is_empty() {
+            self.refusals.pause_deltas();
+        }
+        Ok(())
+    }
+
+    /// Returns `true` if the lists are smaller than the last delta.
+    fn are_lists_smaller(&self) -> bool {
+        let lists: u64 = self.lists.values().map(|list| list.received + OVERHEAD).sum();
+        self.cost.delta_size().is_some_and(|delta| lists <= delta + OVERHEAD)
     }
 
     /// Fetches the whole registry once, since 403 or 404 in place of a delta may come from any
@@ -368,6 +438,7 @@ impl UsedRefresher {
             }
         }
         self.has_proof = true;
+        self.responded();
         Ok(())
     }
 
@@ -386,10 +457,10 @@ impl UsedRefresher {
     }
 
     /// Fetches these lists, and those of names that come into use meanwhile. Returns the first
-    /// error.
+    /// error if no list was fetched.
     pub(super) async fn fetch(&mut self, mut due: VecDeque<Resource>, publish: &impl Publish) -> Result<(), Error> {
         let (mut running, mut asked) = (JoinSet::new(), BTreeSet::new());
-        let (mut failed, mut first_error) = (BTreeMap::new(), None);
+        let (mut failed, mut first_error, mut has_fetched) = (BTreeMap::new(), None, false);
         loop {
             if self.plan() {
                 // Restored instances are used at once.
@@ -404,14 +475,21 @@ impl UsedRefresher {
             }
             while let Some(resource) = due.pop_front() {
                 let is_new = self.lists.get(&resource).is_some_and(|list| list.updated.is_none());
-                if running.len() >= if is_new { MAX_FETCHES } else { MAX_FETCHES - RESERVED_FETCHES } {
+                let races = !self.has_responded && failed.is_empty() && !self.overloaded;
+                // The other lists wait for the server that is found.
+                let most = match (races, is_new) {
+                    (true, _) => 1,
+                    (false, true) => MAX_FETCHES,
+                    (false, false) => MAX_FETCHES - RESERVED_FETCHES,
+                };
+                if running.len() >= most {
                     due.push_front(resource);
                     break;
                 }
                 asked.insert(resource.clone());
                 if let Some(list) = self.lists.get(&resource) {
-                    // Later on, servers are known to respond.
-                    let race = (!self.has_responded).then_some(self.config.ready_timeout);
+                    // Later on, servers are known to respond, or all of them have been tried.
+                    let race = races.then_some(self.config.ready_timeout);
                     let (transport, held) = (self.transport.clone(), list.local.known());
                     running.spawn(fetch_list(transport, resource, list.known_etag(), (held, concurrent), race));
                 }
@@ -431,6 +509,7 @@ impl UsedRefresher {
             };
             match fetched {
                 Ok(full) => {
+                    has_fetched = true;
                     let is_new = self.apply(&resource, began, full).await;
                     self.learn_spellings();
                     if is_new {
@@ -446,6 +525,9 @@ impl UsedRefresher {
             }
         }
         self.mark_fetched(&failed);
+        if has_fetched {
+            self.partial = first_error.take();
+        }
         first_error.map_or(Ok(()), Err)
     }
 
@@ -497,8 +579,8 @@ impl UsedRefresher {
     /// Removes held instances that a delta deletes. Lists do not tell whether an instance was
     /// cancelled or forgotten by the server, and deltas do.
     async fn confirm_disappearances(&mut self) {
-        if self.held() == 0 || !self.config.delta || self.without_deltas > 0 {
-            return self.set_others(false);
+        if self.held() == 0 || !self.config.delta || self.refusals.are_deltas_off() {
+            return self.set_others(self.lists_any_recent());
         }
         let Ok(Some(delta)) = self.fetch_delta().await else { return };
         for (resource, list) in &mut self.lists {
@@ -510,11 +592,20 @@ impl UsedRefresher {
 
     /// Begins the next refresh at another server if this one lists none of a name's instances and
     /// some are held, since another one may have them.
-    fn leave_empty_server(&self) {
-        // One refresh asks one server, unless that fails.
-        if let Some(origin) = self.lists.values().find_map(|list| list.local.empty_server()) {
-            self.transport.leave_reader(origin.url());
+    fn leave_empty_server(&mut self) {
+        if self.lists_any_recent() {
+            return;
         }
+        // One refresh asks one server, unless that fails.
+        let Some(origin) = self.lists.values().find_map(|list| list.local.empty_server()) else { return };
+        if self.held() == 0 {
+            // Nothing was ever listed. Each of the other servers is asked once, for all names.
+            if self.left_empty + 1 >= self.transport.server_count() {
+                return;
+            }
+            self.left_empty += 1;
+        }
+        self.transport.leave_reader(origin.url());
     }
 
     pub(super) fn snapshot(&mut self) -> Snapshot {

@@ -27,7 +27,7 @@ impl UsedRefresher {
             return self.cost.restart();
         }
         // With `ETag`s no delta was fetched, which tells the size of the registry.
-        if self.without_deltas > 0 || self.fetch_delta().await.is_err() {
+        if self.refusals.are_deltas_off() || self.fetch_delta().await.is_err() {
             return self.cost.restart();
         }
         let sizes = self.lists.values().fold(Sizes::default(), |sum, list| Sizes {
@@ -127,7 +127,7 @@ impl UsedRefresher {
         // Nothing is published until all names were fetched.
         let fetched = catch_panic(self.fetch(VecDeque::new(), &|_| {})).await;
         self.restored = saved;
-        if fetched.is_ok_and(|fetched| fetched.is_ok()) && self.held() == 0 {
+        if fetched.is_ok_and(|fetched| fetched.is_ok()) && self.partial.is_none() && self.held() == 0 {
             tracing::info!(
                 names,
                 bytes_of_names = switch.names,
