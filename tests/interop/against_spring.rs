@@ -7,7 +7,7 @@ use tower_eureka::model::InstanceStatus;
 use super::process::{Process, free_port};
 use super::rust::{Provider, consumer};
 use super::spring::{Client, Server};
-use super::{exclusive, http, until};
+use super::{http, slot, until};
 
 /// Time limit of a condition. Registration, renewal and fetch each take a second.
 const SOON: Duration = Duration::from_secs(20);
@@ -16,7 +16,7 @@ const DRAINED: Duration = Duration::from_secs(45);
 
 #[tokio::test]
 async fn java_and_rust_call_each_other_and_a_leaving_provider_fails_no_call() {
-    let _lock = exclusive().await;
+    let _slot = slot().await;
     let server = Server::start("fleet-server", free_port()).await;
     let mut provider = Provider::start("fleet-provider", "rust-orders", &server.url).await;
     let java = Client::start("fleet-java", &server.url).await;
@@ -61,7 +61,7 @@ async fn java_and_rust_call_each_other_and_a_leaving_provider_fails_no_call() {
 #[tokio::test]
 async fn dead_registry_fails_no_call_and_providers_register_again_after_its_restart() {
     const CALLS: usize = 300;
-    let _lock = exclusive().await;
+    let _slot = slot().await;
     let server = Server::start("restart-server", free_port()).await;
     let mut provider = Provider::start("restart-provider", "rust-orders", &server.url).await;
     let id = provider.id().await.expect("provider is running");
@@ -88,7 +88,7 @@ async fn dead_registry_fails_no_call_and_providers_register_again_after_its_rest
 #[tokio::test]
 async fn java_instance_that_is_killed_and_restarted_fails_at_most_the_call_in_flight() {
     const CALLS: usize = 600;
-    let _lock = exclusive().await;
+    let _slot = slot().await;
     let server = Server::start("callee-server", free_port()).await;
     let port = free_port();
     let java = Client::start_at("callee-java", &server.url, port).await;

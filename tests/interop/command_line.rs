@@ -11,7 +11,7 @@ use tower_eureka::{Eureka, Instance};
 use super::process::{Process, free_port};
 use super::rust::{Registry, verb};
 use super::spring::Server;
-use super::{exclusive, until};
+use super::{slot, until};
 
 /// Time limit of a condition. The Spring server updates its lists every 500 ms here.
 const SOON: Duration = Duration::from_secs(20);
@@ -50,7 +50,7 @@ fn orders(id: &str, members: &Value) -> Instance {
 
 #[tokio::test]
 async fn apps_watch_and_status_work_with_a_spring_server() {
-    let _lock = exclusive().await;
+    let _slot = slot().await;
     let port = free_port();
     let server = Server::start("cli-spring", port).await;
     let (url, registry) = (server.url.clone(), transport(&server.url));
@@ -99,7 +99,7 @@ async fn apps_watch_and_status_work_with_a_spring_server() {
 
 #[tokio::test]
 async fn diff_finds_each_planted_difference_between_a_spring_server_and_ours() {
-    let _lock = exclusive().await;
+    let _slot = slot().await;
     let theirs = Server::start("cli-diff-spring", free_port()).await;
     let ours = Registry::start("cli-diff-ours").await;
     let registries = [transport(&theirs.url), transport(&ours.url)];

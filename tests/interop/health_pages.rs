@@ -15,7 +15,7 @@ use tower_eureka::{Eureka, Instance};
 use super::process::free_port;
 use super::rust::Provider;
 use super::spring::{Admin, Client, Server};
-use super::{exclusive, http, until};
+use super::{http, slot, until};
 
 /// Time limit of a condition. Fetch, health check and monitor each run every two seconds at most.
 const SOON: Duration = Duration::from_secs(30);
@@ -50,7 +50,7 @@ impl Unhealthy {
 
 #[tokio::test]
 async fn spring_boot_admin_and_a_java_caller_accept_the_pages_of_our_provider() {
-    let _lock = exclusive().await;
+    let _slot = slot().await;
     let server = Server::start("pages-server", free_port()).await;
     let mut provider = Provider::start("pages-provider", "rust-orders", &server.url).await;
     let id = provider.id().await.expect("provider is running");

@@ -11,14 +11,14 @@ use tower_eureka::{Eureka, Instance};
 use super::process::free_port;
 use super::rust::Registry;
 use super::spring::{Client, Server};
-use super::{exclusive, http, until};
+use super::{http, slot, until};
 
 /// Time limit of a condition.
 const SOON: Duration = Duration::from_secs(20);
 
 #[tokio::test]
 async fn java_client_with_credentials_uses_a_locked_registry_and_one_without_is_refused() {
-    let _lock = exclusive().await;
+    let _slot = slot().await;
     let arguments = ["--spring.security.user.name=eureka", "--spring.security.user.password=s3cret"];
     let mut registry = Registry::start_with("locked-registry", "127.0.0.1:0", &arguments.map(str::to_owned)).await;
     let url = registry.url.replacen("http://", "http://eureka:s3cret@", 1);
@@ -78,7 +78,7 @@ fn certificate() -> Vec<String> {
 
 #[tokio::test]
 async fn java_client_with_a_certificate_has_its_application_and_no_other() {
-    let _lock = exclusive().await;
+    let _slot = slot().await;
     let path = |name: &str| store(name).display().to_string();
     let arguments = [
         users_file(
@@ -149,7 +149,7 @@ fn transport(url: &str, credentials: &str) -> Transport {
 
 #[tokio::test]
 async fn locked_spring_node_and_ours_replicate_both_ways_with_credentials_only() {
-    let _lock = exclusive().await;
+    let _slot = slot().await;
     // A Spring node recognizes its own URL by the host name.
     let spring_port = free_port();
     let (ours, spring) = (format!("127.0.0.2:{}", free_port()), format!("127.0.0.1:{spring_port}"));

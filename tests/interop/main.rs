@@ -1,8 +1,10 @@
 //! Tests against real Spring Cloud Eureka servers and clients, each in a process of its own.
 //!
 //! Each test starts its processes on free ports, waits for conditions (never for a fixed time), and
-//! stops its processes even if it fails. The suite needs a JDK 17 and Maven, and takes about ten
-//! minutes: `cargo test --all-features --test interop`. Logs are in `target/tmp/interop/`.
+//! stops its processes even if it fails. The suite needs a JDK 17 and Maven, and takes about
+//! MINUTES minutes: `cargo test --all-features --test interop -- --test-threads=64`. All tests are
+//! started, so that the longest ones begin at once, and wait for a slot. Logs are in
+//! `target/tmp/interop/`.
 #![allow(clippy::print_stderr, reason = "a failed test shows the ends of its logs")]
 
 mod against_spring;
@@ -31,7 +33,12 @@ mod service_settings;
 mod spring;
 mod spring_against_us;
 
+use std::num::NonZero;
+use std::sync::LazyLock;
+use std::thread::available_parallelism;
 use std::time::Duration;
+
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 /// Time between two checks of a condition.
 const POLL: Duration = Duration::from_millis(100);
@@ -50,8 +57,14 @@ async fn until<T>(what: &str, within: Duration, mut probe: impl AsyncFnMut() -> 
     tokio::time::timeout(within, polls).await.unwrap_or_else(|_| panic!("not within {within:?}: {what}"))
 }
 
-/// Locks the suite: tests run one at a time, since each has up to two JVMs.
-async fn exclusive() -> tokio::sync::MutexGuard<'static, ()> {
-    static LOCK: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-    LOCK.lock().await
+/// Waits until a test may start its processes: up to three JVMs.
+///
+/// Tests that wait for minutes and need little CPU time take no slot, so that all others run beside
+/// them.
+async fn slot() -> SemaphorePermit<'static> {
+    static SLOTS: LazyLock<Semaphore> = LazyLock::new(|| {
+        // Tests wait more than they compute.
+        Semaphore::new(2 * available_parallelism().map_or(1, NonZero::get))
+    });
+    SLOTS.acquire().await.expect("semaphore is never closed")
 }

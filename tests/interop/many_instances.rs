@@ -13,7 +13,7 @@ use tower_eureka::{Eureka, Instance};
 
 use super::process::free_port;
 use super::spring::Server;
-use super::{exclusive, http, until};
+use super::{http, slot, until};
 
 const APPLICATIONS: usize = 40;
 const PER_APPLICATION: usize = 50;
@@ -122,7 +122,7 @@ async fn register_all(registry: &Transport) {
 
 #[tokio::test]
 async fn copy_of_two_thousand_instances_equals_the_servers_after_every_operation() {
-    let _lock = exclusive().await;
+    let _slot = slot().await;
     let arguments =
         ["--eureka.server.eviction-interval-timer-in-ms=500", "--eureka.server.enable-self-preservation=false"];
     let server = Server::start_with("many-server", free_port(), &arguments.map(String::from)).await;

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
-use super::exclusive;
 use super::process::{Process, free_port};
 use super::rust::folder;
-use super::spring::java_archive;
+use super::slot;
+use super::spring::{java_archive, shared_classes};
 
 /// Time limit of the whole page in seconds. It takes one minute, and several on a busy machine,
 /// since three JVMs start.
@@ -35,7 +35,7 @@ fn words(line: &str) -> Vec<&str> {
 
 #[tokio::test]
 async fn page_replaces_two_spring_servers_node_by_node() {
-    let _lock = exclusive().await;
+    let _slot = slot().await;
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let page = std::fs::read_to_string(root.join("docs/migration.md")).expect("the page exists");
     let ports = [free_port(), free_port()].map(|port| port.to_string());
@@ -54,7 +54,7 @@ async fn page_replaces_two_spring_servers_node_by_node() {
         .args(["--kill-after=10", LIMIT, "bash", "script.sh"])
         .current_dir(&work)
         .env("PATH", path)
-        .env("SPRING_JAR", java_archive("server", "eureka-server-1.jar"));
+        .env("SPRING_JAR", java_archive("server"));
     for (variable, _) in std::env::vars() {
         if ["EUREKA_", "SERVER_", "SPRING_", "TOWER_EUREKA_"].iter().any(|start| variable.starts_with(start))
             && variable != "SPRING_JAR"
@@ -63,7 +63,9 @@ async fn page_replaces_two_spring_servers_node_by_node() {
         }
     }
     // A JVM starts faster so.
-    command.env("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1").stdin(Stdio::null());
+    let options = ["-XX:TieredStopAtLevel=1".to_owned()].into_iter().chain(shared_classes("server"));
+    let options = options.collect::<Vec<_>>().join(" ");
+    command.env("JAVA_TOOL_OPTIONS", options).stdin(Stdio::null());
     let mut process = Process::start("migration", command);
     let status = process.exit(Duration::from_secs(380)).await;
     let output = process.output();

@@ -2,9 +2,12 @@
 //! if the test fails.
 
 use std::fs::File;
+use std::iter::Cycle;
 use std::net::TcpListener;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::{LazyLock, Mutex};
 use std::time::Duration;
 
 use tokio::process::{Child, Command};
@@ -110,7 +113,18 @@ fn read(path: &Path) -> String {
 }
 
 /// Returns a free port, for processes whose port is a parameter.
+///
+/// Each port is returned once. It is below those that systems give to connections and to listeners
+/// without a port, so that no other test gets it.
 pub(crate) fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
-    listener.local_addr().expect("listener is bound").port()
+    const PORTS: RangeInclusive<u16> = 18_000..=32_000;
+    static NEXT: LazyLock<Mutex<Cycle<RangeInclusive<u16>>>> = LazyLock::new(|| {
+        let mut ports = PORTS.cycle();
+        // Another run of the suite begins elsewhere.
+        ports.nth(std::process::id() as usize * 101 % PORTS.len());
+        Mutex::new(ports)
+    });
+    let mut next = NEXT.lock().expect("mutex is not poisoned");
+    let is_free = |port: &u16| TcpListener::bind(("0.0.0.0", *port)).is_ok();
+    next.by_ref().take(PORTS.len()).find(is_free).expect("loopback has a free port")
 }

@@ -14,7 +14,7 @@ use tower_eureka::{Eureka, Instance};
 
 use super::process::free_port;
 use super::spring::{Client, Server};
-use super::{exclusive, http, until};
+use super::{http, slot, until};
 
 /// Time limit of a condition. Registration, health check and fetch each take up to a few seconds.
 const SOON: Duration = Duration::from_secs(20);
@@ -53,7 +53,7 @@ impl Views<'_> {
 
 #[tokio::test]
 async fn status_and_metadata_of_our_provider_reach_a_java_client() {
-    let _lock = exclusive().await;
+    let _slot = slot().await;
     let server = Server::start("status-server", free_port()).await;
     let java = Client::start("status-java", &server.url).await;
     let views = Views { server: &server.url, java: &java };

@@ -12,7 +12,7 @@ use tower_eureka::{DnsServers, Eureka, Instance};
 use super::name_server::{Records, name_server};
 use super::process::free_port;
 use super::spring::Server;
-use super::{exclusive, http, until};
+use super::{http, slot, until};
 
 /// Time limit of a condition. Heartbeat, replication and DNS look-up each take about a second.
 const SOON: Duration = Duration::from_secs(20);
@@ -59,7 +59,7 @@ async fn next_heartbeat(what: &str, node: &Server) -> (i64, i64) {
 
 #[tokio::test]
 async fn provider_follows_dns_and_fails_over_without_a_lost_lease() {
-    let _lock = exclusive().await;
+    let _slot = slot().await;
     let port = free_port();
     UdpSocket::bind((HOSTS[1], 0)).await.expect("the machine has further loopback addresses");
     let records = Records::default();

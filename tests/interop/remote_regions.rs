@@ -9,7 +9,7 @@ use tower_eureka::{Eureka, Instance};
 use super::process::free_port;
 use super::rust::Registry;
 use super::spring::Server;
-use super::{exclusive, http, until};
+use super::{http, slot, until};
 
 /// Time limit of a condition. Each side fetches the other region once a second.
 const SOON: Duration = Duration::from_secs(20);
@@ -46,7 +46,7 @@ async fn view(url: &str, path: &str) -> Option<Vec<String>> {
 
 #[tokio::test]
 async fn spring_server_and_ours_list_each_others_region() {
-    let _lock = exclusive().await;
+    let _slot = slot().await;
     let port = free_port();
     let arguments = with_remote_region("east", &format!("http://127.0.0.1:{port}/eureka/"));
     let mut ours = Registry::start_with("regions-ours", "127.0.0.1:0", &arguments).await;
@@ -84,7 +84,7 @@ async fn spring_server_and_ours_list_each_others_region() {
 
 #[tokio::test]
 async fn instances_that_a_spring_server_copied_from_ours_are_not_listed_as_its_own() {
-    let _lock = exclusive().await;
+    let _slot = slot().await;
     let port = free_port();
     let arguments = with_remote_region("east", &format!("http://127.0.0.1:{port}/eureka/"));
     let ours = Registry::start_with("everything-ours", "127.0.0.1:0", &arguments).await;

@@ -10,7 +10,7 @@ use tokio::process::Command;
 
 use super::process::{Process, free_port};
 use super::spring::{self, START, Server};
-use super::{exclusive, http, rust, until};
+use super::{http, rust, slot, until};
 
 /// Time limit of a registration by a process that runs.
 const SOON: Duration = Duration::from_secs(20);
@@ -93,7 +93,7 @@ fn differences(java: &Record, ours: &Record) -> Vec<String> {
 
 #[tokio::test]
 async fn unchanged_settings_of_spring_services_register_the_same_records() {
-    let _lock = exclusive().await;
+    let _slot = slot().await;
     let server = Server::start("settings-server", free_port()).await;
     let services = [
         Service {
@@ -121,7 +121,7 @@ async fn unchanged_settings_of_spring_services_register_the_same_records() {
         );
         tokio::join!(first.record(first_process, &server.url), second.record(second_process, &server.url))
     };
-    let java = records("java", "Started App", &|| spring::java("client", "eureka-client-1.jar")).await;
+    let java = records("java", "Started App", &|| spring::java("client")).await;
     let ours = records("ours", "listening on", &|| rust::example("provider", &server.url)).await;
     assert_eq!(java.0["metadata.stage"], "production", "the files and the profile were read");
     let [mut first, second] = [(java.0, ours.0), (java.1, ours.1)].map(|(java, ours)| differences(&java, &ours));

@@ -7,13 +7,13 @@ use tower_eureka::model::InstanceStatus;
 
 use super::rust::{Provider, Registry};
 use super::spring::Client;
-use super::{exclusive, http, until};
+use super::{http, slot, until};
 
 const SOON: Duration = Duration::from_secs(20);
 
 #[tokio::test]
 async fn java_client_registers_follows_changes_renews_and_leaves() {
-    let _lock = exclusive().await;
+    let _slot = slot().await;
     let mut registry = Registry::start("ours-registry").await;
     let url = registry.url.clone();
     // With an empty copy, the Java client would fetch the full registry again.

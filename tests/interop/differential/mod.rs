@@ -31,7 +31,7 @@ use self::requests::{Form, Key, TestRequest, single};
 use super::process::free_port;
 use super::rust::Registry;
 use super::spring::Server;
-use super::{exclusive, until};
+use super::{slot, until};
 
 const REQUESTS: u64 = 3_000;
 /// Number of requests between two comparisons of the full registry.
@@ -43,7 +43,7 @@ const HISTORY: usize = 4_000;
 
 #[tokio::test]
 async fn random_requests_find_only_documented_differences() {
-    let _lock = exclusive().await;
+    let _slot = slot().await;
     let requests = from_environment("DIFFERENTIAL_REQUESTS").unwrap_or(REQUESTS);
     let seed = from_environment("DIFFERENTIAL_SEED").unwrap_or_else(|| fastrand::u64(..1 << 32));
     eprintln!("differential: DIFFERENTIAL_SEED={seed} DIFFERENTIAL_REQUESTS={requests}");

@@ -14,7 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use tokio::net::TcpListener;
 
-use super::super::exclusive;
+use super::super::slot;
 use super::{CALLS, FEWER_CALLS, Fixture, Methods, call_by_name};
 
 /// Starts a server that shuts each connection down after 0.5 to 1.5 times `age`. Returns its port.
@@ -53,7 +53,7 @@ async fn hyper_that_shuts_down_fails_no_call(
     instances: usize,
     version: Version,
 ) {
-    let _lock = exclusive().await;
+    let _slot = slot().await;
     let fixture = Fixture::new().await;
     for number in 1..=instances {
         fixture.register("hyper", &format!("hyper-{number}"), serve(age).await).await;

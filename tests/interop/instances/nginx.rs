@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::process::Command;
 
 use super::super::process::{Process, free_port};
-use super::super::{exclusive, until};
+use super::super::{slot, until};
 use super::{CALLS, Fixture, Methods, call_by_name, skip};
 
 const START: Duration = Duration::from_secs(10);
@@ -65,7 +65,7 @@ fn program() -> Option<&'static str> {
 }
 
 async fn nginx_that_ends_connections_fails_no_call(name: &str, listen: &str, version: Version) {
-    let _lock = exclusive().await;
+    let _slot = slot().await;
     let Some(mut nginx) = Nginx::start(name, listen).await else { return };
     let fixture = Fixture::new().await;
     fixture.register("nginx", "nginx-1", nginx.port).await;

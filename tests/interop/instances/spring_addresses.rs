@@ -13,7 +13,7 @@ use tower_eureka::{Eureka, Instance};
 use super::super::own_address::own_address;
 use super::super::process::free_port;
 use super::super::spring::{Client, START};
-use super::super::{exclusive, http as registry, until};
+use super::super::{http as registry, slot, until};
 use super::Fixture;
 
 /// Waits until the Java client is registered, and returns its record.
@@ -35,7 +35,7 @@ async fn whoami(eureka: &Eureka) -> String {
 
 #[tokio::test]
 async fn spring_application_with_an_unresolvable_host_name_is_called() {
-    let _lock = exclusive().await;
+    let _slot = slot().await;
     let fixture = Fixture::new().await;
     let ip = own_address().to_string();
     let arguments = [
@@ -51,7 +51,7 @@ async fn spring_application_with_an_unresolvable_host_name_is_called() {
 
 #[tokio::test]
 async fn spring_application_with_an_ipv6_address_is_called() {
-    let _lock = exclusive().await;
+    let _slot = slot().await;
     let fixture = Fixture::new().await;
     // As Java formats the address.
     let arguments = ["--eureka.instance.ip-address=0:0:0:0:0:0:0:1"];
@@ -63,7 +63,7 @@ async fn spring_application_with_an_ipv6_address_is_called() {
 
 #[tokio::test]
 async fn spring_application_with_only_a_secure_port_is_called() {
-    let _lock = exclusive().await;
+    let _slot = slot().await;
     let fixture = Fixture::new().await;
     let [ca, certificate, key] = identity();
     let port = free_port();

@@ -5,12 +5,12 @@ use http::Version;
 
 use super::super::process::free_port;
 use super::super::spring::Client;
-use super::super::{exclusive, http as registry, until};
+use super::super::{http as registry, slot, until};
 use super::{CALLS, Fixture, Methods, call_by_name};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tomcat_at_its_stream_limit_fails_no_call() {
-    let _lock = exclusive().await;
+    let _slot = slot().await;
     let fixture = Fixture::new().await;
     let arguments = ["--server.http2.enabled=true", "--interop.max-concurrent-streams=4"];
     let mut tomcat = Client::start_with("tomcat", &fixture.url, free_port(), &arguments).await;

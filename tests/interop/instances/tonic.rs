@@ -15,7 +15,7 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use tower_eureka::client::{CallOptions, Http2};
 
-use super::super::exclusive;
+use super::super::slot;
 use super::{CALLS, FEWER_CALLS, Fixture, chain, run};
 
 const AGE: Duration = Duration::from_millis(300);
@@ -54,7 +54,7 @@ async fn fixture(instances: usize) -> Fixture {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tonic_with_max_connection_age_fails_no_call_of_the_channel() {
-    let _lock = exclusive().await;
+    let _slot = slot().await;
     let fixture = fixture(1).await;
     let client = HealthClient::new(fixture.eureka.channel("tonic"));
     run("tonic-channel", CALLS, Vec::new, move |_| {
@@ -67,7 +67,7 @@ async fn tonic_with_max_connection_age_fails_no_call_of_the_channel() {
 /// Uses the HTTP client as the channel, since its endpoints can be observed.
 #[tokio::test(flavor = "multi_thread")]
 async fn tonic_with_max_connection_age_is_not_ejected() {
-    let _lock = exclusive().await;
+    let _slot = slot().await;
     let fixture = fixture(2).await;
     let http = fixture.eureka.http_client_with(CallOptions::new().http2(Http2::Always));
     let snapshots = {

@@ -1,6 +1,6 @@
 //! Cluster of one Spring node and two nodes of this crate.
 //!
-//! A Spring node recognizes its own URL by the host name exclusive, so each node has its own
+//! A Spring node recognizes its own URL by the host name alone, so each node has its own
 //! loopback address.
 
 mod partition;
@@ -15,7 +15,7 @@ use tower_eureka::{Eureka, Instance};
 use super::process::free_port;
 use super::rust::Registry;
 use super::spring::{Client, Server};
-use super::{exclusive, http, until};
+use super::{http, slot, until};
 
 /// Time limit of a condition. Each side batches for half a second.
 const SOON: Duration = Duration::from_secs(20);
@@ -116,7 +116,7 @@ fn registration(id: &str, version: i64) -> Instance {
 
 #[tokio::test]
 async fn every_kind_of_write_is_replicated_to_all_nodes() {
-    let _lock = exclusive().await;
+    let _slot = slot().await;
     let cluster = Cluster::new();
     let _first = cluster.ours("mixed-ours-1", 1).await;
     let _second = cluster.ours("mixed-ours-2", 2).await;
@@ -162,7 +162,7 @@ async fn every_kind_of_write_is_replicated_to_all_nodes() {
 
 #[tokio::test]
 async fn java_client_stays_registered_while_its_nodes_restart() {
-    let _lock = exclusive().await;
+    let _slot = slot().await;
     let cluster = Cluster::new();
     let mut first = cluster.ours("moved-ours-1", 1).await;
     let mut second = cluster.ours("moved-ours-2", 2).await;
