@@ -24,7 +24,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         shutdown_signal().await;
         stopping.leave(Duration::from_secs(5)).await;
     };
-    registry.listener(listener).serve(registry.service("/eureka").with_probes().with_page(), stop).await?;
+    registry.listener(listener).serve(registry.service("/eureka").with_probes().with_page(), stop).await;
     // Changes of the last requests.
     registry.leave(Duration::from_secs(5)).await;
     Ok(())

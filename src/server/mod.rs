@@ -93,6 +93,9 @@
 mod access;
 mod audit;
 mod builder;
+#[cfg(all(test, any(feature = "access", feature = "tls")))]
+#[path = "../../tests/support/captured_log.rs"]
+mod captured_log;
 #[cfg(feature = "peers")]
 mod cluster;
 mod connections;

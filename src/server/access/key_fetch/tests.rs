@@ -11,17 +11,14 @@ use tokio::time::sleep;
 use tower::service_fn;
 use tower::util::BoxCloneSyncService;
 
-use self::captured_log::Log;
 use super::*;
 use crate::server::access::Authentication;
 use crate::server::access::identity::{Applications, Identity, Roles};
 use crate::server::access::jwt::{Jwt, JwtKeys};
 use crate::server::access::policy::Policy;
+use crate::server::captured_log::Log;
 use crate::sync::Mutex;
 use crate::transport::RequestBody;
-
-#[path = "../../../../tests/support/captured_log.rs"]
-mod captured_log;
 
 const URL: &str = "http://keys.example/jwks";
 const SECOND: Duration = Duration::from_secs(1);

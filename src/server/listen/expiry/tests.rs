@@ -4,12 +4,9 @@ use rcgen::{CertificateParams, DnType, KeyPair, date_time_ymd};
 use tokio::time::advance;
 use tracing::Level;
 
-use self::captured_log::Log;
 use super::*;
+use crate::server::captured_log::Log;
 use crate::server::{ClientAuth, ServerTls};
-
-#[path = "../../../../tests/support/captured_log.rs"]
-mod captured_log;
 
 /// Files in the folder for temporary files, which are removed at the end.
 struct Files([PathBuf; 3]);

@@ -211,6 +211,7 @@ fn lease_keeps_the_last_client_that_registered_it_and_a_peer_only_without_one() 
         place: Place::Address(address.into()),
         identity: name.map(|name| format!("user:{name}").into()),
         owner: Owner::Unknown,
+        is_provisional: false,
     };
     let registry = registry();
     let register = |registrant: &Registrant, dirty| {
