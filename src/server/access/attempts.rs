@@ -197,7 +197,7 @@ mod tests {
         }
         assert_eq!(attempts.state.lock().forgotten.len(), MAX_ADDRESSES);
         assert!(
-            attempts.wait(address(29_999), Name::NONE).is_some(),
+            attempts.wait(address(29_900), Name::NONE).is_some(),
             "further addresses share the count of their network"
         );
         assert_eq!(attempts.wait(address(40_000), Name::NONE), None, "others are not affected");

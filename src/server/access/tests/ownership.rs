@@ -75,7 +75,9 @@ async fn lease_with_an_unknown_owner_belongs_to_the_first_identity_that_renews_i
     assert_eq!(status(&server, "PUT /eureka/apps/ORDERS/i", &a).await, 200);
     assert_eq!(statuses(&server, "ORDERS", &b).await, DENIED);
     assert_eq!(batch(&server, &[item("Heartbeat", "ORDERS")], "user:b").await, 200);
-    assert_eq!(statuses(&server, "ORDERS", &a).await, OWN, "a known owner stays");
+    assert_eq!(statuses(&server, "ORDERS", &a).await, DENIED, "the one that registered it is known");
+    assert_eq!(batch(&server, &[item("Heartbeat", "ORDERS")], "user:a").await, 200);
+    assert_eq!(statuses(&server, "ORDERS", &b).await, OWN, "a known owner stays");
     // An application that the policy names belongs to its identities alone.
     assert_eq!(statuses(&server, "BILLING", &a).await, DENIED);
     assert_eq!(statuses(&server, "BILLING", &named).await, OWN);
