@@ -137,6 +137,7 @@ async fn restarted_node_that_reaches_itself_first_says_so_and_copies_the_other_l
     let network = Network::default();
     let b = network.node("b", &["balancer"]);
     host(&network, "balancer", balancer(&[&b]));
+    soon().await;
     for n in 0..3 {
         b.register(&format!("b-{n}"), 100).await;
     }
