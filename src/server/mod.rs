@@ -69,8 +69,8 @@
 //! * Registrations, cancellations, status overrides, metadata and evictions are info lines with the
 //!   target `tower_eureka::server::audit`. They have the application, the instance, its status, the
 //!   sender with its identity, and what differs before and after the change. Requests that change
-//!   nothing and the items of a peer's batch are debug lines. So are, within a second, the changes of
-//!   an identity or an address beyond 100, and those of all beyond 1,000, of which one info line
+//!   nothing and the items of a peer's batch are debug lines. So are, within a second, the changes
+//!   of an identity or an address beyond 100, and those of all beyond 1,000, of which one info line
 //!   shows the number. Changes of instances that another sender registered have 200 lines more. A
 //!   file of users that is read again is such a line as well.
 //! * Leases that expire are summed up per run: the first ten have a line each, and one line shows

@@ -34,8 +34,8 @@ use crate::server::audit::{self, Repeats};
 use crate::sync::offload;
 use crate::time::wall_clock_ms;
 
-/// Maximum number of passwords, and of tokens and certificates, that are known to be right, and time
-/// for which each is known without being used. Heartbeats come every 30 seconds.
+/// Maximum number of passwords, and of tokens and certificates, that are known to be right, and
+/// time for which each is known without being used. Heartbeats come every 30 seconds.
 const VERIFIED: usize = 20_000;
 const VERIFIED_TIME: Duration = Duration::from_secs(120);
 /// Maximum number of credentials that are known to be wrong, and time for which each is known.

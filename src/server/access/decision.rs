@@ -64,7 +64,8 @@ impl Rules<'_> {
 }
 
 /// Decides about an operation. `is_replica` is true for a change that claims to be replicated.
-/// Returns true for a heartbeat that makes the identity the owner of a lease whose owner is unknown.
+/// Returns true for a heartbeat that makes the identity the owner of a lease whose owner is
+/// unknown.
 ///
 /// | operation | read | register | operate | peer |
 /// |---|---|---|---|---|

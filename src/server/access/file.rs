@@ -90,8 +90,8 @@ pub(super) fn parse_roles(text: &str) -> Result<Roles, String> {
     }
 }
 
-/// Checks that a text that is not blank names an application. `,` is what two variables that are not
-/// set leave.
+/// Checks that a text that is not blank names an application. `,` is what two variables that are
+/// not set leave.
 pub(super) fn check_applications(text: &str) -> Result<(), String> {
     let names_none = Grant::new("", Roles::NONE, text).applications.is_empty();
     if names_none && !text.trim().is_empty() { Err("the list names no application".into()) } else { Ok(()) }

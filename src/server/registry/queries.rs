@@ -51,13 +51,14 @@ impl Registry {
         self.owners.of(app)
     }
 
-    /// Makes the sender of a heartbeat the owner of a lease whose owner is unknown, until a peer names
-    /// the owner.
+    /// Makes the sender of a heartbeat the owner of a lease whose owner is unknown, until a peer
+    /// names the owner.
     pub(in crate::server) fn claim_owner(&self, app: &str, id: &str, owner: &Owner) {
         self.set_owner(app, id, owner, true);
     }
 
-    /// Records the owner of a lease that a peer names, if no other one registered the instance here.
+    /// Records the owner of a lease that a peer names, if no other one registered the instance
+    /// here.
     pub(in crate::server) fn learn_owner(&self, app: &str, id: &str, owner: &Owner) {
         if owner.is_known() {
             self.set_owner(app, id, owner, false);
