@@ -93,7 +93,8 @@
 mod access;
 mod audit;
 mod builder;
-#[cfg(all(test, any(feature = "access", feature = "tls")))]
+#[cfg(any(feature = "access", feature = "tls"))]
+#[cfg(test)]
 #[path = "../../tests/support/captured_log.rs"]
 mod captured_log;
 #[cfg(feature = "peers")]
