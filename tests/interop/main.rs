@@ -2,7 +2,7 @@
 //!
 //! Each test starts its processes on free ports, waits for conditions (never for a fixed time), and
 //! stops its processes even if it fails. The suite needs a JDK 17 and Maven, and takes about
-//! MINUTES minutes: `cargo test --all-features --test interop -- --test-threads=64`. All tests are
+//! ten minutes: `cargo test --all-features --test interop -- --test-threads=64`. All tests are
 //! started, so that the longest ones begin at once, and wait for a slot. Logs are in
 //! `target/tmp/interop/`.
 #![allow(clippy::print_stderr, reason = "a failed test shows the ends of its logs")]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::scalar::{Scalar, Verbatim, Version};
+use super::scalar::{Scalar, Verbatim};
 use super::shapes::{OneOrMany, OptionalObject};
 use crate::model::lists::ApplicationMembers;
 use crate::model::{
@@ -266,10 +266,6 @@ impl<'de> Members<'de> for Registration {
     }
 
     fn member<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
-        if name == "lastDirtyTimestamp" {
-            self.instance.last_dirty_timestamp = map.next_value::<Version>()?.0;
-            return Ok(());
-        }
         if name != "app" {
             return instance_member::<MAX_METADATA_ENTRIES, A>(
                 &mut self.instance,

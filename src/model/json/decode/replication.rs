@@ -6,7 +6,6 @@ use std::sync::Arc;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
 use super::members::{Members, Registration, read, scalar, skip};
-use super::scalar::Version;
 use super::shapes::OptionalObject;
 use crate::model::{BatchItem, Instance, InstanceStatus, ReplicationAction, ReplicationItem, ReplicationResult};
 
@@ -84,7 +83,7 @@ impl<'de> Members<'de> for BatchMembers {
         match name {
             "appName" => self.app = scalar(map)?.text(),
             "id" => self.id = scalar(map)?.text(),
-            "lastDirtyTimestamp" => self.last_dirty_timestamp = map.next_value::<Version>()?.0,
+            "lastDirtyTimestamp" => self.last_dirty_timestamp = scalar(map)?.number(),
             "overriddenStatus" => self.overridden_status = scalar(map)?.text(),
             "status" => self.status = scalar(map)?.text(),
             "instanceInfo" => self.instance = map.next_value::<OptionalObject<Registration>>()?.0,

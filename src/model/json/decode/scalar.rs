@@ -69,32 +69,6 @@ impl<'de> Scalar<'de> {
     }
 }
 
-/// Version of a registration or of a replicated change. It decides which of two records is newer,
-/// so one that cannot be meant is an error, as in Java: it would be newer than all that follow.
-///
-/// A number beyond 64 bits is one, unless it is in a string, and so is a list, unless it has one
-/// plain value. That list and an object count as absent.
-pub(super) struct Version(pub(super) Option<i64>);
-
-impl<'de> Deserialize<'de> for Version {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // Two to the power of 63.
-        const LIMIT: f64 = -(i64::MIN as f64);
-        let raw = <&RawValue>::deserialize(deserializer)?.get();
-        if raw.starts_with('[') {
-            return match serde_json::from_str::<[Scalar<'_>; 1]>(raw) {
-                Ok([Scalar::Other]) | Err(_) => Err(D::Error::custom("a version is a list")),
-                Ok(_) => Ok(Self(None)),
-            };
-        }
-        match serde_json::from_str(raw).map_err(D::Error::custom)? {
-            Scalar::Large(_) => Err(D::Error::custom("a version is beyond 64 bits")),
-            Scalar::Float(number) if number.abs() >= LIMIT => Err(D::Error::custom("a version is beyond 64 bits")),
-            value => Ok(Self(value.number())),
-        }
-    }
-}
-
 impl From<u64> for Scalar<'_> {
     fn from(number: u64) -> Self {
         i64::try_from(number).map_or(Self::Large(number), Self::Int)
