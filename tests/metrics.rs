@@ -63,7 +63,7 @@ fn endpoints_picks_ejections_and_calls_are_counted_by_application() {
     with_recorder(async |mut recorded| {
         let _balance = some_calls().await;
         assert_eq!(recorded.value("eureka_endpoints{application=ORDERS,state=available}"), 1);
-        assert_eq!(recorded.value("eureka_endpoints{application=ORDERS,state=out}"), 1);
+        assert_eq!(recorded.value("eureka_endpoints{application=ORDERS,state=ejected}"), 1);
         assert_eq!(recorded.value("eureka_endpoints{application=ORDERS,state=half_open}"), 0);
         let [good, bad] =
             ["b", "a"].map(|zone| recorded.value(&format!("eureka_picks_total{{application=ORDERS,zone={zone}}}")));
