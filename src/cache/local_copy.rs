@@ -36,10 +36,9 @@ pub(super) struct LocalCopy {
     is_unreadable: bool,
     /// Number of servers that are asked in turn while the list is empty.
     servers: u32,
-    /// True once an instance was in a list, or in the one that was saved earlier.
-    has_listed: bool,
-    /// Number of empty lists before.
-    empty_lists: u32,
+    /// Number of empty lists so far. `None` once an instance was in a list, or in the one that was
+    /// saved earlier.
+    empty_lists: Option<u32>,
     /// False after a delta that did not match.
     is_consistent: bool,
     /// Server whose response is applied.
@@ -62,18 +61,21 @@ type Missing = (Arc<str>, Arc<Instance>);
 
 impl LocalCopy {
     pub(super) fn new(config: &OfflineConfig) -> Self {
+        Self::empty(config.disappearance.clone(), config.instances.clone())
+    }
+
+    fn empty(rule: Disappearance, fixed: Vec<Arc<Application>>) -> Self {
         Self {
             mirror: Mirror::default(),
             held: HashMap::new(),
             empty: None,
             is_unreadable: false,
             servers: 1,
-            has_listed: false,
-            empty_lists: 0,
+            empty_lists: Some(0),
             is_consistent: true,
             responder: None,
-            rule: config.disappearance.clone(),
-            fixed: config.instances.clone(),
+            rule,
+            fixed,
             has_others: false,
             published: BTreeMap::new(),
             vips: Arc::default(),
@@ -84,20 +86,12 @@ impl LocalCopy {
     /// fetched.
     pub(super) fn without_list(&self) -> Self {
         Self {
-            mirror: Mirror::default(),
-            held: HashMap::new(),
-            empty: None,
-            is_unreadable: false,
             servers: self.servers,
-            has_listed: self.has_listed,
             empty_lists: self.empty_lists,
             is_consistent: false,
-            has_others: false,
-            responder: None,
-            rule: self.rule.clone(),
-            fixed: self.fixed.clone(),
             published: self.published.clone(),
             vips: self.vips.clone(),
+            ..Self::empty(self.rule.clone(), self.fixed.clone())
         }
     }
 
@@ -112,7 +106,7 @@ impl LocalCopy {
     /// Takes over a list that was saved earlier, before the first response.
     pub(super) fn restore(&mut self, list: &Applications) {
         self.mirror.replace(list, None);
-        self.has_listed |= !self.is_empty();
+        self.empty_lists = self.empty_lists.filter(|_| self.is_empty());
     }
 
     /// Returns `true` if the server lists no instance. Java clients fetch the whole registry then,
@@ -124,17 +118,14 @@ impl LocalCopy {
     /// Returns the server that sent the present list if it lists nothing although another server
     /// may have instances: some are held, or none was ever listed and not all servers were asked.
     pub(super) fn empty_server(&self) -> Option<&Origin> {
-        let is_new = !self.has_listed && self.empty_lists < self.servers;
+        let is_new = self.empty_lists.is_some_and(|lists| lists < self.servers);
         let is_doubted = self.is_empty() && !self.has_others && (!self.held.is_empty() || is_new);
         self.responder.as_ref().filter(|_| is_doubted)
     }
 
     /// Counts the empty lists before the first instance.
     fn count_empty(&mut self) {
-        self.has_listed |= !self.is_empty();
-        if !self.has_listed {
-            self.empty_lists = self.empty_lists.saturating_add(1);
-        }
+        self.empty_lists = self.empty_lists.filter(|_| self.is_empty()).map(|lists| lists.saturating_add(1));
     }
 
     /// Returns the instances of the server's list.

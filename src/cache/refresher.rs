@@ -39,7 +39,8 @@ pub(super) const OFFLOAD_INSTANCES: usize = 250;
 pub(crate) struct Refresher {
     transport: Transport,
     interval: Duration,
-    /// Time within which the first fetch tries all servers, unless the process has a list.
+    /// Time within which the first fetch tries all servers, unless the process has a list. `None`
+    /// once a server has responded with an error as well.
     race: Option<Duration>,
     delta: bool,
     local: LocalCopy,
@@ -59,8 +60,6 @@ pub(crate) struct Refresher {
     refusals: Refusals,
     /// Number of refreshes for which deltas are still paused.
     full_only: u32,
-    /// Number of intervals between two full refreshes meanwhile.
-    full_intervals: u32,
     /// Error of the latest delta, if it was refused. A full list does not remove it.
     refused: Option<Error>,
     failing_since: Option<Instant>,
@@ -109,7 +108,6 @@ impl Refresher {
             counts_only: None,
             refusals: Refusals::default(),
             full_only: 0,
-            full_intervals: 1,
             refused: None,
             failing_since: None,
             overloaded: false,
@@ -183,7 +181,7 @@ impl Refresher {
         match refreshed {
             Ok(()) => {
                 self.backoff.reset();
-                let intervals = if self.full_only > 0 { self.full_intervals } else { 1 };
+                let intervals = if self.full_only > 0 { FULL_REFRESH_INTERVALS } else { 1 };
                 (Ok(self.local.snapshot()), jittered(self.interval.saturating_mul(intervals)))
             }
             Err(error) => {
@@ -270,7 +268,6 @@ impl Refresher {
             "deltas repeatedly do not match or cannot be read, fetching the whole registry for a while"
         );
         (self.mismatches, self.full_only) = (0, FULL_REFRESHES);
-        self.full_intervals = FULL_REFRESH_INTERVALS;
         self.digest_pauses = if origin.is_some() { self.digest_pauses + 1 } else { 0 };
         if self.digest_pauses >= PAUSES_BEFORE_COUNTS {
             tracing::warn!("digests of deltas repeatedly do not match, comparing counts instead");
@@ -304,16 +301,12 @@ impl Refresher {
     async fn fetch_delta(&mut self) -> Result<Delta, Error> {
         let began = Instant::now();
         let error = match self.transport.changes().await {
-            Ok(Some(delta)) => {
+            Ok(delta) => {
                 self.refusals.ended();
                 self.delta_accepted();
+                let Some(delta) = delta else { return Ok(Delta::NotOffered) };
                 self.observe(FetchOutcome::Delta, began, &delta);
                 return Ok(Delta::Received(Box::new(delta)));
-            }
-            Ok(None) => {
-                self.refusals.ended();
-                self.delta_accepted();
-                return Ok(Delta::NotOffered);
             }
             Err(error) => error,
         };
@@ -338,8 +331,8 @@ impl Refresher {
 
     async fn fetch_all(&mut self) -> Result<(), Error> {
         // It stays if the request fails.
-        let known = self.etag.as_ref().filter(|(_, changes)| *changes == self.local.changes());
-        let known = known.map(|(etag, _)| etag.clone());
+        let known =
+            self.etag.as_ref().filter(|(_, changes)| *changes == self.local.changes()).map(|(etag, _)| etag.clone());
         let race = self.race.filter(|_| !self.fetched);
         let began = Instant::now();
         let full = match self.transport.full(known.as_ref(), race, &self.local.known()).await {
@@ -361,7 +354,6 @@ impl Refresher {
                 self.local.apply_unchanged(self.response_clock);
                 self.leave_empty_server(held);
                 self.continuity.renewed(origin, requested);
-                self.etag = known.map(|etag| (etag, self.local.changes()));
                 return Ok(());
             }
         };
@@ -391,8 +383,9 @@ impl Refresher {
         Ok(())
     }
 
-    /// Begins the next fetch at another server if this one has no instance and some are held, since
-    /// another one may have them. `before` is the number of held instances before the response.
+    /// Begins the next fetch at another server if this one has no instance, and some are held or
+    /// none was ever listed, since another one may have them. `before` is the number of held
+    /// instances before the response.
     fn leave_empty_server(&self, before: usize) {
         let held = self.local.held();
         if self.local.is_empty() && held < before {

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use crate::error::Kind;
 use crate::time::{jittered, random_part};
+use crate::transport;
 
 /// Time for which deltas are refused before a full list is fetched. It is as long as servers keep
 /// changes. A server that refuses deltas forever sends a full list once per such time.
@@ -87,8 +88,9 @@ impl Refusals {
 
     /// Returns `true` if deltas have been refused for so long that a full list is due.
     pub(super) fn is_full_due(&self) -> bool {
-        let due = self.since.zip(self.period).map(|(since, period)| since + period + self.spread);
-        due.max(self.retry_at.filter(|_| due.is_some())).is_some_and(|due| Instant::now() >= due)
+        let Some((since, period)) = self.since.zip(self.period) else { return false };
+        let now = Instant::now();
+        now >= since + period + self.spread && self.retry_at.is_none_or(|at| now >= at)
     }
 
     /// Records the error of a full list. An overloaded server is spared as if it had sent the list.
@@ -121,7 +123,10 @@ fn period(error: Kind) -> Option<Duration> {
 
 /// Returns `true` if the error is a sign of overload.
 pub(super) fn is_overload(error: Kind) -> bool {
-    matches!(error, Kind::Status(420 | 429 | 502..=504 | 509 | 529) | Kind::Timeout)
+    match error {
+        Kind::Status(status) => transport::is_overload(status) || matches!(status, 502 | 504),
+        kind => kind == Kind::Timeout,
+    }
 }
 
 /// Returns `true` if the status rejects the request itself. Statuses of overload do not.

@@ -515,6 +515,7 @@ impl Agent {
     async fn send_change(&mut self) -> Result<(), Interruption> {
         self.change_at = None;
         if self.is_in_sync() {
+            self.change_succeeded();
             self.inform(Ok(()));
             return Ok(());
         }

@@ -50,7 +50,7 @@ pub(super) struct SendOptions {
 /// Attempts at several servers, each of which begins while the previous ones are pending.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Race {
-    /// Time within which all servers are tried.
+    /// Time within which all servers are tried, if `min_stagger` permits.
     within: Duration,
     /// Minimum time between two servers if more share the race than fit into it.
     min_stagger: Duration,
@@ -68,7 +68,7 @@ const RACE_STAGGER: Duration = Duration::from_secs(1);
 const SILENT_STAGGERS: u32 = 2;
 /// Minimum of the time between two servers, for reads.
 const MIN_RACE_STAGGER: Duration = Duration::from_millis(50);
-/// Minimum of this time for writes, which cost a server more than a read that is not sent.
+/// Minimum of this time for writes. A registration at a second server is replicated as well.
 const MIN_WRITE_STAGGER: Duration = Duration::from_millis(500);
 /// Time within which a registration is sent to all servers.
 const REGISTRATION_RACE: Duration = Duration::from_secs(3);
@@ -348,14 +348,14 @@ impl Servers {
             Verdict::NextServer => {
                 // With other statuses the header does not mean an overload. Error pages of proxies
                 // and redirects have it as well.
-                if is_overload(status)
+                if is_overload(status.as_u16())
                     && let Some(retry_after) = response.retry_after().filter(|pause| !pause.is_zero())
                 {
                     self.order.pause(server, status, retry_after);
                     RegistryMetrics::default().paused(server.as_str());
                 }
                 let unavailable =
-                    status.is_server_error() || is_overload(status) || status == StatusCode::REQUEST_TIMEOUT;
+                    status.is_server_error() || is_overload(status.as_u16()) || status == StatusCode::REQUEST_TIMEOUT;
                 Attempt::Failed { error: response.error(subject, server), unavailable }
             }
         }

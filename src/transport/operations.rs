@@ -362,8 +362,8 @@ impl Transport {
             .await
     }
 
-    /// Fetches one instance within this time, which the servers share: the next one is tried while
-    /// the previous ones have not responded.
+    /// Fetches one instance. All servers are tried within this time: the next one while the
+    /// previous ones have not responded. It does not end by itself then.
     pub(crate) async fn instance_within(&self, app: &str, id: &str, time: Duration) -> Result<Option<Instance>, Error> {
         let operation = Operation::instance("fetch instance", Method::GET, app, id).accept_not_found();
         let options = SendOptions { race: Some(Race::record(time)), ..self.options() };
@@ -374,12 +374,7 @@ impl Transport {
     pub(crate) async fn registered(&self, app: &str, id: &str) -> Result<Option<Instance>, Error> {
         let operation = Operation::instance("fetch instance", Method::GET, app, id).accept_not_found();
         let operation = Operation { identity: self.identity, ..operation };
-        let read = |_: &ServiceUrl, response: ServerResponse| async move {
-            if response.status.is_client_error() {
-                return Ok(None);
-            }
-            decode_body(response, Instance::from_json).await.map(Some)
-        };
+        let read = |_: &ServiceUrl, response| decode_found(response, Instance::from_json);
         self.servers.ask_writer(&self.stack, &operation, read).await
     }
 
@@ -458,10 +453,7 @@ impl Transport {
         options: SendOptions,
         decode: fn(&[u8]) -> Result<T, DecodeError>,
     ) -> Result<Option<T>, Error> {
-        self.send(operation, options, |_, response| async move {
-            if response.status.is_client_error() { Ok(None) } else { decode_body(response, decode).await.map(Some) }
-        })
-        .await
+        self.send(operation, options, |_, response| decode_found(response, decode)).await
     }
 
     pub(super) async fn send<T, F: Future<Output = Result<T, InvalidResponse>>>(
@@ -486,6 +478,14 @@ fn read_written(_: &ServiceUrl, response: ServerResponse) -> Ready<Result<bool, 
         return ready(Err(InvalidResponse::Markup(response.content_type().to_owned())));
     }
     ready(Ok(response.status != StatusCode::NOT_FOUND))
+}
+
+/// Decodes a response. Returns `None` for a 404 that the operation accepts.
+async fn decode_found<T: Send + 'static>(
+    response: ServerResponse,
+    decode: fn(&[u8]) -> Result<T, DecodeError>,
+) -> Result<Option<T>, InvalidResponse> {
+    if response.status.is_client_error() { Ok(None) } else { decode_body(response, decode).await.map(Some) }
 }
 
 /// Decodes a body, on a blocking thread if it is large.

@@ -191,8 +191,8 @@ impl<'a> Operation<'a> {
 
 /// Returns `true` for the statuses by which a server limits the requests of clients. Beside 429 and
 /// 503, some proxies and hosts use statuses of their own.
-pub(crate) fn is_overload(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 420 | 429 | 503 | 509 | 529)
+pub(crate) fn is_overload(status: u16) -> bool {
+    matches!(status, 420 | 429 | 503 | 509 | 529)
 }
 
 pub(super) fn segment(text: &str) -> impl fmt::Display {

@@ -75,7 +75,9 @@ pub(crate) struct HttpStack {
     read_timeout: Duration,
     body_limit: usize,
     authorizer: Authorizer,
-    names: Arc<Names>,
+    /// Look-ups of host names; `None` above a service of the user, which may resolve them
+    /// differently.
+    names: Option<Arc<Names>>,
     /// Connections of hyper; `None` above a service of the user.
     sessions: Option<Sessions>,
     /// Clock that is measured by the responses.
@@ -90,7 +92,7 @@ impl HttpStack {
             Connector::new(config.connect_timeout, &config.tls).names(&config.names).through(&config.proxies);
         let sessions = Sessions::new(connector, config.idle_timeout);
         let hyper = ProxyAuthorization::new(sessions.clone(), &config.proxies);
-        Self { sessions: Some(sessions), ..Self::over(hyper, config) }
+        Self { names: Some(config.names.clone()), sessions: Some(sessions), ..Self::over(hyper, config) }
     }
 
     /// Creates a stack over any HTTP service.
@@ -115,7 +117,7 @@ impl HttpStack {
             read_timeout: config.read_timeout,
             body_limit: config.body_limit,
             authorizer,
-            names: config.names.clone(),
+            names: None,
             sessions: None,
             #[cfg(feature = "peers")]
             server_clock: None,
@@ -132,7 +134,7 @@ impl HttpStack {
     /// Returns the look-ups of host names. `None` above a service of the user, which may resolve
     /// them differently.
     pub(super) fn names(&self) -> Option<&Names> {
-        self.sessions.as_ref().map(|_| &*self.names)
+        self.names.as_deref()
     }
 
     /// Closes the idle connections.
@@ -161,8 +163,8 @@ impl HttpStack {
     /// A bearer token that the server rejects is renewed once, and the request is sent again. While
     /// renewed tokens are rejected as well, they are renewed after ever longer pauses.
     ///
-    /// A successful response to a request for a `list` is decoded while it arrives. Its
-    /// parts are recorded in `receipt`.
+    /// A successful response to a request for a `list` is decoded while it arrives. Its parts are
+    /// recorded in `receipt`.
     pub(super) async fn exchange(
         &self,
         mut request: Request<RequestBody>,

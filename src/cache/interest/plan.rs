@@ -21,10 +21,13 @@ impl UsedRefresher {
     pub(super) fn plan(&mut self) -> bool {
         let names = self.interests.names();
         let needed: BTreeSet<Resource> = names.iter().flat_map(|(lookup, name)| self.resources(lookup, name)).collect();
-        let unused: Vec<_> = self.lists.keys().filter(|resource| !needed.contains(*resource)).cloned().collect();
-        for list in unused.iter().filter_map(|resource| self.lists.remove(resource)) {
-            remember(&mut self.restored.applications, &list);
-        }
+        self.lists.retain(|resource, list| {
+            let is_needed = needed.contains(resource);
+            if !is_needed {
+                remember(&mut self.restored.applications, list);
+            }
+            is_needed
+        });
         let mut has_restored = false;
         for resource in needed {
             if !self.lists.contains_key(&resource) {

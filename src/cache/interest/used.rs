@@ -212,12 +212,12 @@ impl UsedRefresher {
         self.has_asked = requests || refreshed.is_err() || !self.report.fetches.is_empty();
         match refreshed {
             Ok(()) => {
-                if let Some(error) = self.partial.take() {
+                if let Some(error) = &self.partial {
+                    let kind = error.kind();
                     if !std::mem::replace(&mut self.is_partial, true) {
                         tracing::warn!(%error, "some lists could not be fetched, keeping their last copies");
                     }
-                    let wait = self.delay_after(&error, is_due);
-                    self.partial = Some(error);
+                    let wait = self.delay_after(kind, is_due);
                     return (Ok(self.snapshot()), wait);
                 }
                 self.is_partial &= !is_due;
@@ -234,7 +234,7 @@ impl UsedRefresher {
                 }
                 // Other names may have changed.
                 publish(self.snapshot());
-                let wait = self.delay_after(&error, is_due);
+                let wait = self.delay_after(error.kind(), is_due);
                 (Err(error), wait)
             }
         }
@@ -242,14 +242,14 @@ impl UsedRefresher {
 
     /// Returns the delay after a failed refresh, by the rule of [`Refresher`]. New names are
     /// fetched again before the next refresh of all names.
-    fn delay_after(&mut self, error: &Error, was_due: bool) -> Duration {
+    fn delay_after(&mut self, error: Kind, was_due: bool) -> Duration {
         let (now, interval) = (Instant::now(), self.config.fetch_interval);
-        self.overloaded = matches!(error.kind(), Kind::Status(420 | 429 | 500..) | Kind::Paused(_));
+        self.overloaded = matches!(error, Kind::Status(420 | 429 | 500..) | Kind::Paused(_));
         if let Some(pause) = self.transport.pause() {
             self.next_at = now + jittered(interval).max(lengthened(pause));
             return self.next_at - now;
         }
-        let is_harmless = matches!(error.kind(), Kind::Connect | Kind::Call);
+        let is_harmless = matches!(error, Kind::Connect | Kind::Call);
         let (retry, regular) = (self.backoff.next(), jittered(interval));
         if was_due {
             self.next_at = now + if is_harmless || !self.has_responded { retry } else { regular };
@@ -268,7 +268,7 @@ impl UsedRefresher {
         };
         // New names are fetched in any case, since calls may wait for them.
         let mut refreshed = self.fetch(outdated, publish).await;
-        if std::mem::take(&mut self.replaces_delta) {
+        if self.replaces_delta {
             match refreshed.as_ref().err().or(self.partial.as_ref()) {
                 None => self.refusals.full_fetched(),
                 Some(error) => self.refusals.full_failed(error.kind(), self.config.fetch_interval),
@@ -352,8 +352,8 @@ impl UsedRefresher {
         self.config.delta && self.config.interest == Interest::Used
     }
 
-    /// Fetches a delta of the whole registry. Returns `None` if the server offers none, or has
-    /// refused it for long.
+    /// Fetches a delta of the whole registry. Returns `None` if the server offers none, or if the
+    /// lists should be fetched in its place.
     pub(super) async fn fetch_delta(&mut self) -> Result<Option<Fetched>, Error> {
         let began = Instant::now();
         self.set_others(false);
@@ -394,9 +394,11 @@ impl UsedRefresher {
         let is_rejected = self.refusals.failed(kind);
         let is_unreadable = matches!(kind, Kind::InvalidResponse);
         let is_overload = is_overload(kind);
-        let is_of_delta = is_unreadable || matches!(kind, Kind::Status(_)) && !is_overload;
+        if !(is_overload || is_unreadable || matches!(kind, Kind::Status(_))) {
+            return Err(error);
+        }
         if self.lists.is_empty() {
-            if !is_of_delta || self.has_proof && !is_rejected {
+            if is_overload || self.has_proof && !is_rejected {
                 return Err(error);
             }
             // Nothing but a list tells whether the server is a registry.
@@ -408,8 +410,6 @@ impl UsedRefresher {
                 return Err(error);
             }
             self.replaces_delta = true;
-        } else if !is_overload && !is_of_delta {
-            return Err(error);
         }
         if is_rejected {
             self.refusals.turn_deltas_off();
@@ -425,8 +425,7 @@ impl UsedRefresher {
         self.cost.delta_size().is_some_and(|delta| lists <= delta + OVERHEAD)
     }
 
-    /// Fetches the whole registry once, since 403 or 404 in place of a delta may come from any
-    /// server.
+    /// Fetches the whole registry once, since a delta that fails may come from any server.
     async fn prove(&mut self) -> Result<(), Error> {
         let began = Instant::now();
         match self.transport.full(None, None, &Known::default()).await {
@@ -590,8 +589,8 @@ impl UsedRefresher {
         }
     }
 
-    /// Begins the next refresh at another server if this one lists none of a name's instances and
-    /// some are held, since another one may have them.
+    /// Begins the next refresh at another server if this one lists none of a name's instances, and
+    /// some are held or none was ever listed, since another one may have them.
     fn leave_empty_server(&mut self) {
         if self.lists_any_recent() {
             return;

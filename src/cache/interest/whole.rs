@@ -27,7 +27,7 @@ impl UsedRefresher {
             return self.cost.restart();
         }
         // With `ETag`s no delta was fetched, which tells the size of the registry.
-        if self.refusals.are_deltas_off() || self.fetch_delta().await.is_err() {
+        if self.refusals.are_deltas_off() || !matches!(self.fetch_delta().await, Ok(Some(_))) {
             return self.cost.restart();
         }
         let sizes = self.lists.values().fold(Sizes::default(), |sum, list| Sizes {

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use http::StatusCode;
 use tokio::time::Instant;
 
 use super::{Agent, renewal_interval};
@@ -22,25 +21,28 @@ impl Agent {
     /// Sets the time of the next heartbeat. An overloaded registry gets no more heartbeats than a
     /// healthy one.
     pub(super) fn schedule(&mut self, result: &Result<(), Error>) {
-        let interval = jittered(renewal_interval(&self.instance));
         let wait = match result {
             Ok(()) => {
                 self.backoff.reset();
-                interval
+                jittered(renewal_interval(&self.instance))
             }
             Err(error) => {
                 let pause = self.backoff.next();
-                if self.is_overload(error) { pause.max(interval) } else { pause }
+                self.pause_after(error, pause)
             }
         };
         self.next = Instant::now() + wait;
     }
 
+    /// Returns the delay after a failure: at least an interval if the registry is overloaded.
+    fn pause_after(&self, error: &Error, pause: Duration) -> Duration {
+        if self.is_overload(error) { pause.max(jittered(renewal_interval(&self.instance))) } else { pause }
+    }
+
     /// Returns `true` if the registry is overloaded. Before the registration, 503 is what proxies
     /// send for a registry that starts.
     fn is_overload(&self, error: &Error) -> bool {
-        let status = error.status().and_then(|status| StatusCode::from_u16(status).ok());
-        status.is_some_and(|status| is_overload(status) && (status != StatusCode::SERVICE_UNAVAILABLE || self.known))
+        error.status().is_some_and(|status| is_overload(status) && (status != 503 || self.known))
     }
 
     pub(super) fn on_registered(&mut self) {
@@ -90,24 +92,30 @@ impl Agent {
         }
         if !self.registered {
             self.change_failing = true;
-            let before = self.lifecycle.state.get();
-            self.lifecycle.state.change(RegistrarState::failing);
-            if before.is_registered() {
-                self.send_event(RegistrarEvent::HeartbeatFailed);
-            }
+            self.show_failure();
         }
-        let (pause, interval) = (self.retry.next(), jittered(renewal_interval(&self.instance)));
-        let pause = if self.is_overload(error) { pause.max(interval) } else { pause };
-        self.change_at = Some(Instant::now() + pause);
+        let pause = self.retry.next();
+        self.change_at = Some(Instant::now() + self.pause_after(error, pause));
     }
 
-    fn on_failure(&mut self, error: &Error) {
+    /// Records that the registry has all changes.
+    pub(super) fn change_succeeded(&mut self) {
+        self.retry.reset();
+        self.warned_of_change = None;
+    }
+
+    /// Shows a failure in the state, and sends an event when it begins.
+    fn show_failure(&self) {
         let before = self.lifecycle.state.get();
         self.lifecycle.state.change(RegistrarState::failing);
-        self.lifecycle.set_unreachable(true);
         if before.is_registered() {
             self.send_event(RegistrarEvent::HeartbeatFailed);
         }
+    }
+
+    fn on_failure(&mut self, error: &Error) {
+        self.lifecycle.set_unreachable(true);
+        self.show_failure();
         self.publish_metrics();
         let since = *self.failing_since.get_or_insert_with(Instant::now);
         if !may_warn(&mut self.warned) {

@@ -26,8 +26,7 @@ impl Agent {
             _ => self.record(&result),
         }
         if result.is_ok() {
-            self.retry.reset();
-            self.warned_of_change = None;
+            self.change_succeeded();
         }
         self.inform(result);
         Ok(())
