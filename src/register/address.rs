@@ -303,6 +303,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn address_of_a_network_that_comes_up_later_than_the_machine_is_registered() {
+        let network = Network::default();
+        network.set(Some("10.0.0.4"), 204);
+        let provider = network.provider("http://192.0.2.9/eureka/", true);
+        provider.register().await.unwrap();
+        network.set(None, 503);
+        move_wall_clock(3_600_000);
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        network.set(Some("10.0.0.5"), 204);
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!((network.last().ip_addr(), network.sent.lock().unwrap().len()), (Some("10.0.0.5"), 2));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn route_to_the_registry_follows_the_resolver_of_the_user() {
         let resolver =
             |_: &str| async { Ok::<_, std::io::Error>(crate::client::Resolved::new([[192, 0, 2, 9].into()])) };

@@ -535,8 +535,7 @@ impl Agent {
         let now = Instant::now();
         let skipped = std::mem::replace(&mut self.clocks, Moment::now()).skipped();
         self.publish_metrics();
-        let was_suspended = skipped > renewal_interval(&self.instance) / 2;
-        if was_suspended {
+        if skipped > renewal_interval(&self.instance) / 2 {
             // The connections are dead and the lease may be lost, perhaps in another network.
             let (app, instance) = (self.instance.app(), self.instance.id());
             tracing::info!(app, instance, ?skipped, "machine was suspended or its clock set, sending heartbeat");
@@ -550,7 +549,8 @@ impl Agent {
             return self.sync_and_record().await;
         }
         self.renew_and_record().await?;
-        if was_suspended && !self.address_confirmed && self.is_in_sync() && !self.is_closing() {
+        // The network may come up later than the machine resumes.
+        if !self.address_confirmed && self.failing_since.is_none() && self.is_in_sync() && !self.is_closing() {
             self.relocate().await?;
         }
         Ok(())
