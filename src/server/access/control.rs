@@ -111,8 +111,6 @@ struct Check {
     is_password: bool,
     /// Name that a failure counts for.
     name: Name,
-    /// Generations of the caches of right and of wrong credentials.
-    generations: [Generation; 2],
     address: Option<IpAddr>,
 }
 
@@ -195,24 +193,17 @@ impl AccessControl {
             return Authentication::Done(Ok(identity.clone()));
         }
         let address = audit::address(extensions).map(|address| audit::network(address.ip()));
-        let value = match credentials::header(headers) {
-            Ok(Some(value)) => value,
+        let sent = match credentials::header(headers).and_then(|value| value.map(credentials::split).transpose()) {
+            Ok(Some(sent)) => sent,
             Ok(None) => return Authentication::Done(self.without_header(extensions)),
             Err(malformed) => return Authentication::Done(Err(Refusal::wrong(Cause::Malformed(malformed)))),
         };
-        let sent = match credentials::split(value) {
-            Ok(sent) => sent,
-            Err(malformed) => return Authentication::Done(Err(Refusal::wrong(Cause::Malformed(malformed)))),
-        };
         let (key, is_password) = (self.verified.key(sent), matches!(sent, Sent::Basic(_)));
-        if let Some(identity) = self.known(key, is_password) {
-            return Authentication::Done(Ok(identity));
+        if let Some(result) = self.remembered(key, is_password) {
+            return Authentication::Done(result);
         }
-        if let Some(refusal) = self.rejected.get(key, Refusal::clone) {
-            return Authentication::Done(Err(refusal));
-        }
-        let mut check =
-            Check { key, is_password, name: Name::NONE, generations: self.generations(is_password), address };
+        let generations = self.generations(is_password);
+        let mut check = Check { key, is_password, name: Name::NONE, address };
         let result = match credentials::decode(sent) {
             Ok(Credentials::Basic { user, password }) => {
                 check.name = self.attempts.name(&user);
@@ -248,7 +239,7 @@ impl AccessControl {
             }
             Err(malformed) => Err(Refusal::wrong(Cause::Malformed(malformed))),
         };
-        Authentication::Done(self.remember(&check, result))
+        Authentication::Done(self.remember(&check, generations, result))
     }
 
     /// Verifies a password hash or a signature on a blocking thread, once one of the few permits is
@@ -266,11 +257,8 @@ impl AccessControl {
             SlowCredentials::Token(_) => (&self.forgeries, self.signatures.permits(0).await?),
         };
         // Many callers share one password. The first verification counts for all that waited.
-        if let Some(identity) = self.known(slow.check.key, slow.check.is_password) {
-            return Ok(identity);
-        }
-        if let Some(refusal) = self.rejected.get(slow.check.key, Refusal::clone) {
-            return Err(refusal);
+        if let Some(result) = self.remembered(slow.check.key, slow.check.is_password) {
+            return result;
         }
         // The failures of the requests that waited meanwhile count as well.
         check_attempts(attempts, slow.check.address, slow.check.name)?;
@@ -387,6 +375,11 @@ impl AccessControl {
         Some(identity)
     }
 
+    /// Returns the result of credentials that were checked before.
+    fn remembered(&self, key: Key, is_password: bool) -> Option<Result<Identity, Refusal>> {
+        self.known(key, is_password).map(Ok).or_else(|| self.rejected.get(key, |refusal| Err(refusal.clone())))
+    }
+
     /// Returns the identity of credentials that were right before.
     fn known(&self, key: Key, is_password: bool) -> Option<Identity> {
         let known = self.right(is_password);
@@ -406,13 +399,13 @@ impl AccessControl {
     /// Verifies slow credentials and remembers the result.
     fn verify(&self, Slow { check, credentials }: &Slow) -> Result<Identity, Refusal> {
         // The users and the keys may have changed while the request waited.
-        let check = &Check { generations: self.generations(check.is_password), ..*check };
+        let generations = self.generations(check.is_password);
         let result = match credentials {
             SlowCredentials::Password { user, password } => self.hashed(user, password),
             #[cfg(feature = "access")]
             SlowCredentials::Token(token) => self.signed(token, check.address),
         };
-        self.remember(check, result)
+        self.remember(check, generations, result)
     }
 
     fn hashed(&self, user: &str, password: &str) -> Result<Verified, Refusal> {
@@ -461,8 +454,13 @@ impl AccessControl {
     }
 
     /// Remembers the result of a check, and counts a failure.
-    fn remember(&self, check: &Check, result: Result<Verified, Refusal>) -> Result<Identity, Refusal> {
-        let Check { key, is_password, name, generations: [verified_generation, rejected_generation], address } = *check;
+    fn remember(
+        &self,
+        check: &Check,
+        [verified_generation, rejected_generation]: [Generation; 2],
+        result: Result<Verified, Refusal>,
+    ) -> Result<Identity, Refusal> {
+        let Check { key, is_password, name, address } = *check;
         match result {
             Ok(verified) => {
                 let identity = verified.identity.clone();

@@ -63,7 +63,7 @@ pub(super) fn parse(text: &str) -> Result<Users, String> {
             if credential != "-" || grant.has_place() {
                 return Err(fail("anonymous has the credential - and applications without {}".into()));
             }
-            grant.check_anonymous().map_err(fail)?;
+            grant.check().map_err(fail)?;
             users.anonymous = Some(grant);
             continue;
         }
@@ -93,7 +93,7 @@ pub(super) fn parse_roles(text: &str) -> Result<Roles, String> {
 /// Checks that a text that is not blank names an application. `,` is what two variables that are
 /// not set leave.
 pub(super) fn check_applications(text: &str) -> Result<(), String> {
-    let names_none = Grant::new("", Roles::NONE, text).applications.is_empty();
+    let names_none = Roles::names(text).next().is_none();
     if names_none && !text.trim().is_empty() { Err("the list names no application".into()) } else { Ok(()) }
 }
 

@@ -65,8 +65,7 @@ impl fmt::Display for Grant {
 
 impl Grant {
     pub(super) fn new(name: &str, roles: Roles, applications: &str) -> Self {
-        let names = applications.split([',', ' ', '\t']).filter(|name| !name.is_empty());
-        Self { name: name.into(), roles, applications: names.map(str::to_owned).collect() }
+        Self { name: name.into(), roles, applications: Roles::names(applications).map(str::to_owned).collect() }
     }
 
     /// Checks the names of the applications, so that none of them stands for others than it seems.

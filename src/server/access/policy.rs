@@ -1,12 +1,12 @@
 //! Table of the policy: which credentials stand for which identity.
 
 use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use super::identity::{Identity, Kind, Pattern};
 use super::password::{Password, is_equal};
 use super::pattern::{Grant, Wild};
+use super::recent::{Key, Keyed};
 use super::verifiers::memory_mib;
 
 /// Row of the policy.
@@ -133,26 +133,21 @@ pub(super) struct Policy {
     reserved: Reserved,
 }
 
-/// Static tokens by a keyed hash. Its key is random, so that the time of a look-up shows nothing
-/// about a token.
+/// Static tokens by a keyed hash.
 #[derive(Default)]
 struct Tokens {
-    hashers: [RandomState; 2],
-    identities: HashMap<[u64; 2], (String, Identity)>,
+    keyed: Keyed,
+    identities: HashMap<Key, (String, Identity)>,
 }
 
 impl Tokens {
     fn add(&mut self, token: String, identity: Identity) {
-        self.identities.insert(self.key(&token), (token, identity));
+        self.identities.insert(self.keyed.key(&*token), (token, identity));
     }
 
     fn get(&self, sent: &str) -> Option<&Identity> {
-        let (token, identity) = self.identities.get(&self.key(sent))?;
+        let (token, identity) = self.identities.get(&self.keyed.key(sent))?;
         is_equal(token, sent).then_some(identity)
-    }
-
-    fn key(&self, token: &str) -> [u64; 2] {
-        self.hashers.each_ref().map(|hasher| hasher.hash_one(token))
     }
 }
 

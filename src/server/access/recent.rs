@@ -14,7 +14,7 @@ use crate::sync::RwLock;
 /// after its last use.
 #[derive(Debug)]
 pub(super) struct Recent<V> {
-    hashers: [RandomState; 2],
+    keyed: Keyed,
     origin: Instant,
     /// Time for which an unused result is kept.
     idle: Duration,
@@ -32,8 +32,19 @@ struct State<V> {
     swept: Option<Instant>,
 }
 
-/// Keyed hash of 128 bits. Its key is random, so that nobody can find credentials with the hash of
-/// others.
+/// Hash function of 128 bits with a random key, so that nobody can find credentials with the hash
+/// of others, and the time of a look-up shows nothing about credentials.
+#[derive(Debug, Default)]
+pub(super) struct Keyed([RandomState; 2]);
+
+impl Keyed {
+    pub(super) fn key(&self, credentials: impl Hash + Copy) -> Key {
+        let [first, second] = &self.0;
+        Key(first.hash_one(credentials), second.hash_one(credentials))
+    }
+}
+
+/// Keyed hash of credentials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key(u64, u64);
 
@@ -56,7 +67,7 @@ const EVICTION_SAMPLE: usize = 16;
 impl<V> Recent<V> {
     pub(super) fn new(capacity: usize, idle: Duration) -> Self {
         Self {
-            hashers: [RandomState::new(), RandomState::new()],
+            keyed: Keyed::default(),
             origin: Instant::now(),
             idle,
             capacity,
@@ -65,8 +76,7 @@ impl<V> Recent<V> {
     }
 
     pub(super) fn key(&self, credentials: impl Hash + Copy) -> Key {
-        let [first, second] = &self.hashers;
-        Key(first.hash_one(credentials), second.hash_one(credentials))
+        self.keyed.key(credentials)
     }
 
     /// Returns a part of a result that is still valid, and restarts its time.

@@ -26,6 +26,11 @@ struct Response {
     body: String,
 }
 
+/// Polls a request once. Returns true if it waits.
+async fn waits(request: &mut (impl Future + Unpin)) -> bool {
+    std::future::poll_fn(|cx| std::task::Poll::Ready(std::pin::Pin::new(&mut *request).poll(cx).is_pending())).await
+}
+
 fn basic(user: &str, password: &str) -> String {
     format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}")))
 }
@@ -425,11 +430,10 @@ mod hashes {
 
     #[tokio::test(start_paused = true)]
     async fn faults_of_signed_tokens_block_nobody_and_signed_tokens_pass_a_blocked_address() {
-        let keys = include_str!("jwt/tokens.json");
-        let tokens: serde_json::Value = serde_json::from_str(keys).unwrap();
+        let tokens: serde_json::Value = serde_json::from_str(KEYS).unwrap();
         let tokens = tokens["tokens"].as_object().unwrap();
         let bearer = |name: &str| format!("Bearer {}", tokens[name].as_str().unwrap());
-        let access = Access::new().user("a", "pass-a", [Role::Read]).jwt(JwtKeys::json(keys));
+        let access = Access::new().user("a", "pass-a", [Role::Read]).jwt(JwtKeys::json(KEYS));
         let server = EurekaServer::builder().access(access).build().unwrap();
         let faulty = tokens.keys().filter(|name| !name.starts_with("valid") && !name.starts_with("Unreadable"));
         let mut refused = 0;
@@ -471,11 +475,6 @@ mod hashes {
 
     fn signed_server() -> EurekaServer {
         EurekaServer::builder().access(Access::new().jwt(JwtKeys::json(KEYS))).build().unwrap()
-    }
-
-    /// Polls a request once. Returns true if it waits.
-    async fn waits(request: &mut (impl Future + Unpin)) -> bool {
-        std::future::poll_fn(|cx| std::task::Poll::Ready(std::pin::Pin::new(&mut *request).poll(cx).is_pending())).await
     }
 
     #[tokio::test(start_paused = true)]
@@ -568,10 +567,7 @@ mod hashes {
         let memory = control.hashes.memory.clone().acquire_many_owned(control.hashes.memory_mib).await.unwrap();
         let wanted = basic("a", "secret");
         let mut caller = Box::pin(status(&server, "GET /eureka/apps", &wanted));
-        assert!(
-            std::future::poll_fn(|cx| std::task::Poll::Ready(caller.as_mut().poll(cx).is_pending())).await,
-            "there is no memory"
-        );
+        assert!(waits(&mut caller).await, "there is no memory");
         drop(memory);
         assert_eq!(caller.await, 200);
     }
@@ -584,8 +580,7 @@ mod hashes {
         let memory = control.hashes.memory.clone().acquire_many_owned(control.hashes.memory_mib).await.unwrap();
         let wanted = basic("a", "secret");
         let mut caller = Box::pin(status(&server, "GET /eureka/apps", &wanted));
-        let is_pending = std::future::poll_fn(|cx| std::task::Poll::Ready(caller.as_mut().poll(cx).is_pending()));
-        assert!(is_pending.await, "there is no memory");
+        assert!(waits(&mut caller).await, "there is no memory");
         let credential = Credential::Password(Password::parse(&hash).unwrap());
         let row = Row { grant: Grant::new("a", [Role::Read].into_iter().collect(), ""), credential };
         control.set_policy(Policy::new([row]), Identity::new("anonymous", []));

@@ -39,7 +39,7 @@ pub(super) struct Verifiers {
 
 impl Verifiers {
     pub(super) fn new() -> Self {
-        // Half of the cores stay free for requests whose callers are known.
+        // Each kind takes at most half of the cores.
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2));
         let memory_mib = memory_mib();
         Self {

@@ -186,14 +186,16 @@ pub(super) async fn refuse_identity(server: &ServerState, request: Request) -> R
                           call EurekaServerBuilder::access(Access::new())";
     let (parts, body) = request.into_parts();
     intake::ignore_within(REFUSED_BODY_TIME, body).await;
-    let status = StatusCode::INTERNAL_SERVER_ERROR;
-    // Jersey clients fail on a body in the response to a heartbeat.
-    let response = if parts.method == Method::PUT {
-        status.into_response()
-    } else {
-        (status, format!("{REASON}\n")).into_response()
-    };
+    let response = with_text(&parts.method, StatusCode::INTERNAL_SERVER_ERROR, format!("{REASON}\n"));
     server.refusals().response(&parts, response, &REASON)
+}
+
+/// Returns a response with a text. Jersey clients fail on a body in the response to a heartbeat.
+fn with_text(method: &Method, status: StatusCode, text: String) -> Response {
+    if *method == Method::PUT {
+        return status.into_response();
+    }
+    (status, [(CONTENT_TYPE, "text/plain; charset=utf-8")], text).into_response()
 }
 
 /// Logs a refusal and returns the response.
@@ -206,12 +208,7 @@ pub(super) fn refused(server: &ServerState, parts: &Parts, refusal: &Refusal) ->
         let (method, path) = (Quoted(parts.method.as_str()), Quoted(parts.uri.path()));
         tracing::warn!(%method, %path, %origin, status = status.as_u16(), error = %refusal, suppressed, "access refused");
     }
-    // Jersey clients fail on a body in the response to a heartbeat.
-    let mut response = if parts.method == Method::PUT {
-        status.into_response()
-    } else {
-        (status, [(CONTENT_TYPE, "text/plain; charset=utf-8")], refusal.public() + "\n").into_response()
-    };
+    let mut response = with_text(&parts.method, status, refusal.public() + "\n");
     let headers = response.headers_mut();
     if let Some(challenge) = refusal.challenge() {
         headers.insert(WWW_AUTHENTICATE, challenge);

@@ -267,8 +267,7 @@ async fn instance_that_is_registered_while_a_body_arrives_is_not_cancelled() {
     let request = Request::delete("/eureka/apps/ORDERS/i").header(AUTHORIZATION, b);
     let request = request.body(Body::from_stream(body_stream)).unwrap();
     let mut cancellation = Box::pin(respond(&server, request));
-    let is_pending = std::future::poll_fn(|cx| std::task::Poll::Ready(cancellation.as_mut().poll(cx).is_pending()));
-    assert!(is_pending.await, "it waits for its body");
+    assert!(waits(&mut cancellation).await, "it waits for its body");
     assert_eq!(status(&server, "POST /eureka/apps/ORDERS", &a).await, 204);
     drop(body);
     assert_eq!(cancellation.await.status, 403);
