@@ -113,9 +113,9 @@ impl Node {
         self.follow_wall_clock();
         let (app, id, origin) = (instance.app.clone(), Arc::<str>::from(instance.id()), caller.origin());
         let _lock = self.lock(origin, &app, &id);
-        let before = self.registry.registrant(&app, &id);
+        let logged = self.changing(caller, &app, &id);
         let registered = self.registry.register(instance, caller.registrant(), self.now())?;
-        audit::registered(&app, &id, &registered, &caller.changing(before), self.registry.changes());
+        audit::registered(&app, &id, &registered, &logged, self.registry.changes());
         self.replicate(origin, ReplicationAction::Register, &app, &id, None);
         registered.refused.map_or(Ok(()), Err)
     }
@@ -134,7 +134,7 @@ impl Node {
         self.follow_wall_clock();
         let origin = caller.origin();
         let _lock = self.lock(origin, app, id);
-        let caller = caller.changing(self.registry.registrant(app, id));
+        let caller = self.changing(caller, app, id);
         let Some(before) = self.registry.cancel_from(app, id, origin, self.now()) else { return false };
         audit::cancelled(app, id, before, &caller, self.registry.changes());
         self.replicate(origin, ReplicationAction::Cancel, app, id, None);
@@ -186,7 +186,7 @@ impl Node {
             ReplicationAction::StatusUpdate => audit::override_set,
             _ => audit::override_deleted,
         };
-        let caller = caller.changing(self.registry.registrant(app, id));
+        let caller = self.changing(caller, app, id);
         log(app, id, status, &effect, &caller, self.registry.changes());
         if effect.is_found() {
             self.replicate(origin, action, app, id, Some(status));
@@ -206,10 +206,16 @@ impl Node {
         self.follow_wall_clock();
         let _lock = self.lock(Origin::Client, app, id);
         let Some(registered) = self.registry.merge_metadata(app, id, entries, self.now())? else { return Ok(false) };
-        let caller = caller.changing(self.registry.registrant(app, id));
+        let caller = self.changing(caller, app, id);
         audit::metadata_changed(app, id, &registered, &caller, self.registry.changes());
         self.replicate(Origin::Client, ReplicationAction::Register, app, id, None);
         Ok(true)
+    }
+
+    /// Returns the caller of a change of a lease as the log counts it. Nothing is counted while the
+    /// log has no lines of changes.
+    fn changing(&self, caller: &Caller, app: &str, id: &str) -> Caller {
+        if audit::is_enabled() { caller.changing(self.registry.registrant(app, id)) } else { caller.clone() }
     }
 
     /// Locks an instance until its change is queued for the peers.

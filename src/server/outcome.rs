@@ -61,12 +61,21 @@ impl Registrant {
         if other.origin == Origin::Client {
             return other;
         }
-        let (owner, is_provisional) = match &other.owner {
-            known if known.is_known() && (is_newer || !self.is_certain()) => (known.clone(), other.is_provisional),
-            _ => (self.owner.clone(), self.is_provisional || is_newer && other.is_provisional),
+        let kept = self.with_owner_of(&other, is_newer);
+        if self.origin == Origin::Client {
+            return kept;
+        }
+        Self { owner: kept.owner, is_provisional: kept.is_provisional, ..other }
+    }
+
+    /// Returns this sender with the owner that the lease has after a registration by another one.
+    pub(super) fn with_owner_of(&self, other: &Self, is_newer: bool) -> Self {
+        let (owner, is_provisional) = if other.owner.is_known() && (is_newer || !self.is_certain()) {
+            (&other.owner, other.is_provisional)
+        } else {
+            (&self.owner, self.is_provisional || is_newer && other.is_provisional)
         };
-        let sender = if self.origin == Origin::Client { self.clone() } else { other };
-        Self { owner, is_provisional, ..sender }
+        Self { owner: owner.clone(), is_provisional, ..self.clone() }
     }
 
     /// Returns true if an identity or a server is the owner, because it registered the instance.

@@ -70,8 +70,7 @@ impl Registry {
             let sender = Registrant { owner, ..Origin::Replica.into() };
             let registrant = known.map_or(sender.clone(), |lease| {
                 let is_newer = lease.instance().last_dirty_timestamp < copy.last_dirty_timestamp;
-                let Registrant { owner, is_provisional, .. } = lease.registrant().replaced_by(sender, is_newer);
-                Registrant { owner, is_provisional, ..lease.registrant().clone() }
+                lease.registrant().with_owner_of(&sender, is_newer)
             });
             self.admit(&mut leases, copy, registrant, overridden, duration_secs, since, now)?;
             if let Some(lease) = leases.get_mut(&app, &id) {

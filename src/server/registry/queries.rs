@@ -66,15 +66,15 @@ impl Registry {
     }
 
     fn set_owner(&self, app: &str, id: &str, owner: &Owner, is_provisional: bool) {
-        let is_free = |known: &Registrant| !known.owner.is_known() || known.is_provisional && !is_provisional;
-        let is_free_lease = |lease: &&Lease| is_free(lease.registrant());
-        if !self.settings.tracks_owners
-            || self.shards.shard(app, id).read().get(app, id).filter(is_free_lease).is_none()
-        {
+        let is_free = |lease: &Lease| {
+            let known = lease.registrant();
+            !known.owner.is_known() || known.is_provisional && !is_provisional
+        };
+        if !self.settings.tracks_owners || !self.shards.shard(app, id).read().get(app, id).is_some_and(is_free) {
             return;
         }
         let mut leases = self.shards.write(app, id);
-        let Some(lease) = leases.get_mut(app, id).filter(|lease| is_free(lease.registrant())) else { return };
+        let Some(lease) = leases.get_mut(app, id).filter(|lease| is_free(lease)) else { return };
         let before = lease.registrant().clone();
         lease.set_owner(owner.clone(), is_provisional);
         let (after, app) = (lease.registrant(), &lease.instance().app);
