@@ -1,4 +1,5 @@
-//! Counters of the connections of all listeners of a server, which the metrics show.
+//! Counters of the connections of all listeners of a server, and expiry of their certificates,
+//! which the metrics show.
 
 #[cfg(all(feature = "tls", feature = "access"))]
 use std::collections::BTreeMap;
@@ -8,7 +9,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 #[cfg(all(feature = "tls", feature = "access"))]
 use crate::sync::Mutex;
 
-/// Numbers of connections. Shared by all listeners of a server.
+/// Numbers of connections, and expiry of certificates. Shared by all listeners of a server.
 #[derive(Debug, Default)]
 pub(in crate::server) struct ConnectionCounts {
     open: AtomicUsize,

@@ -183,9 +183,7 @@ where
     /// Logs the expiry of the certificates. Never completes.
     fn watch_expiry(&self) -> impl Future<Output = ()> + use<S> {
         #[cfg(all(feature = "tls", feature = "access"))]
-        return super::expiry::watch(self.tls.clone(), self.listener.local_addr().ok(), self.counts.clone(), || {
-            crate::time::wall_clock_ms() / 1000
-        });
+        return super::expiry::watch(self.tls.clone(), self.listener.local_addr().ok(), self.counts.clone());
         #[cfg(not(all(feature = "tls", feature = "access")))]
         std::future::pending()
     }

@@ -10,6 +10,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::tls::Acceptor;
 use crate::connect::ListenerCertificates;
 use crate::server::connections::ConnectionCounts;
+use crate::time::wall_clock_ms;
 use crate::untrusted::Quoted;
 
 /// Interval of the warnings about certificates that expire soon.
@@ -18,6 +19,8 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const SOON_DAYS: i64 = 30;
 /// Maximum number of lines at a time. A file of client CAs may have hundreds.
 const MAX_LINES: usize = 10;
+const SERVER: &str = "server";
+const CLIENT_CA: &str = "client_ca";
 
 /// Certificate with the time of its expiry.
 #[derive(Debug, PartialEq, Eq)]
@@ -33,22 +36,14 @@ struct Expiry {
 
 /// Logs the expiry of the certificates of a listener at once, when its files change, and once a
 /// day if they expire soon. Never completes.
-pub(super) async fn watch(
-    acceptor: Option<Acceptor>,
-    address: Option<SocketAddr>,
-    counts: Arc<ConnectionCounts>,
-    now: fn() -> i64,
-) {
+pub(super) async fn watch(acceptor: Option<Acceptor>, address: Option<SocketAddr>, counts: Arc<ConnectionCounts>) {
     let (Some(acceptor), Some(address)) = (acceptor, address) else { return std::future::pending().await };
-    let (mut changes, listener) = (acceptor.changes(), address.to_string());
+    let (mut changes, shown) = (acceptor.changes(), Shown { counts, listener: address.to_string() });
     let mut is_new = true;
     loop {
         let expiries = read(&acceptor.certificates());
-        for certificate in [SERVER, CLIENT_CA] {
-            let all = expiries.iter().filter(|expiry| expiry.certificate == certificate);
-            counts.set_certificate(&listener, certificate, all.map(|expiry| expiry.not_after).min());
-        }
-        log(&expiries, &listener, is_new, now());
+        shown.update(&expiries);
+        log(&expiries, &shown.listener, is_new, wall_clock_ms() / 1000);
         is_new = match timeout(DAY, changes.changed()).await {
             Ok(Ok(())) => true,
             Ok(Err(_)) => return std::future::pending().await,
@@ -62,8 +57,27 @@ pub(super) async fn watch(
     }
 }
 
-const SERVER: &str = "server";
-const CLIENT_CA: &str = "client_ca";
+/// Values of the metric of a listener. They are removed with the listener.
+struct Shown {
+    counts: Arc<ConnectionCounts>,
+    listener: String,
+}
+
+impl Shown {
+    /// Shows the earliest expiry of each kind. `expiries` has the earliest first.
+    fn update(&self, expiries: &[Expiry]) {
+        for certificate in [SERVER, CLIENT_CA] {
+            let first = expiries.iter().find(|expiry| expiry.certificate == certificate);
+            self.counts.set_certificate(&self.listener, certificate, first.map(|expiry| expiry.not_after));
+        }
+    }
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        self.update(&[]);
+    }
+}
 
 /// Reads the expiry of each certificate, the earliest first. Certificates that cannot be read are
 /// left out.

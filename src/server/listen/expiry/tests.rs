@@ -1,12 +1,12 @@
 use std::path::PathBuf;
 
 use rcgen::{CertificateParams, DnType, KeyPair, date_time_ymd};
-use tokio::time::advance;
 use tracing::Level;
 
 use super::*;
 use crate::server::captured_log::Log;
 use crate::server::{ClientAuth, ServerTls};
+use crate::time::{move_wall_clock, wall_clock_ms};
 
 /// Files in the folder for temporary files, which are removed at the end.
 struct Files([PathBuf; 3]);
@@ -49,13 +49,12 @@ fn certificate_until(name: &str, day: u8) -> (String, String) {
 }
 
 /// 2030-01-10 00:00:01 UTC.
-fn january_10() -> i64 {
-    1_893_456_000 + 9 * 86_400 + 1
-}
-
+const JANUARY_10: i64 = 1_893_456_000 + 9 * 86_400 + 1;
 /// 2029-11-22 00:00:00 UTC.
-fn november_22() -> i64 {
-    1_893_456_000 - 40 * 86_400
+const NOVEMBER_22: i64 = 1_893_456_000 - 40 * 86_400;
+
+fn set_wall_clock(seconds: i64) {
+    move_wall_clock(seconds * 1000 - wall_clock_ms());
 }
 
 fn address() -> Option<SocketAddr> {
@@ -68,9 +67,10 @@ async fn certificates_that_expire_soon_or_are_expired_are_logged_at_the_start_an
     files.write(20, 5);
     let (log, _guard) = Log::start(Level::INFO);
     let counts = Arc::<ConnectionCounts>::default();
-    let watch = watch(Some(files.acceptor()), address(), counts.clone(), january_10);
+    set_wall_clock(JANUARY_10);
+    let mut watch = Box::pin(watch(Some(files.acceptor()), address(), counts.clone()));
     tokio::select! {
-        () = watch => unreachable!("it never completes"),
+        () = &mut watch => unreachable!("it never completes"),
         () = tokio::time::sleep(2 * DAY + DAY / 2) => {}
     }
     let text = log.text();
@@ -89,6 +89,9 @@ async fn certificates_that_expire_soon_or_are_expired_are_logged_at_the_start_an
             1_893_456_000 + (day - 1) * 86_400
         ))
     );
+    drop(watch);
+    #[cfg(feature = "prometheus")]
+    assert_eq!(counts.certificates(), [], "the listener has ended");
 }
 
 #[tokio::test(start_paused = true)]
@@ -97,7 +100,8 @@ async fn certificates_that_are_valid_for_long_are_logged_at_the_start_and_when_t
     files.write(20, 20);
     let (log, _guard) = Log::start(Level::INFO);
     let acceptor = files.acceptor();
-    let watch = watch(Some(acceptor.clone()), address(), Arc::default(), november_22);
+    set_wall_clock(NOVEMBER_22);
+    let watch = watch(Some(acceptor.clone()), address(), Arc::default());
     let mut watch = std::pin::pin!(watch);
     let mut pass = async |time: Duration| {
         tokio::select! {
@@ -118,7 +122,6 @@ async fn certificates_that_are_valid_for_long_are_logged_at_the_start_and_when_t
     files.write(2, 20);
     pass(DAY).await;
     assert!(log.text().contains("expires=Jan  2"), "{}", log.text());
-    advance(DAY).await;
 }
 
 #[test]
