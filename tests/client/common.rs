@@ -142,46 +142,30 @@ impl Service<Request<RequestBody>> for Scripted {
             };
             let reply = (this.respond)(&asked);
             this.asked.lock().unwrap().push(asked);
-            match reply {
-                Reply::Refused => Err(io::ErrorKind::ConnectionRefused.into()),
-                reply => Ok(reply.response().await),
-            }
+            reply.response().await
         })
     }
 }
 
 impl Reply {
-    async fn response(self) -> Response<Body> {
+    async fn response(self) -> io::Result<Response<Body>> {
+        let json_type = || vec![("content-type", "application/json".to_owned())];
         let whole = |bytes: Bytes| Full::new(bytes).map_err(|never| match never {}).boxed_unsync();
         let (status, headers, body) = match self {
             Self::Status(status) => (status, Vec::new(), whole(Bytes::new())),
-            Self::Json(json) => (200, vec![("content-type", "application/json".to_owned())], whole(json.into())),
+            Self::Json(json) => (200, json_type(), whole(json.into())),
             Self::With { status, headers, body } => (status, headers, whole(body)),
             Self::Later(wait, json) => {
                 tokio::time::sleep(wait).await;
-                (200, vec![("content-type", "application/json".to_owned())], whole(json.into()))
+                (200, json_type(), whole(json.into()))
             }
             Self::Slowly(head, body, json) => {
                 tokio::time::sleep(head).await;
-                let body = tokio_stream::once(()).then(move |()| {
-                    let json = Bytes::from(json.clone());
-                    async move {
-                        tokio::time::sleep(body).await;
-                        Ok(http_body::Frame::data(json))
-                    }
-                });
-                (200, vec![("content-type", "application/json".to_owned())], StreamBody::new(body).boxed_unsync())
+                (200, json_type(), in_pieces(body, 1, &json))
             }
-            Self::Steadily(gap, pieces, json) => {
-                let pieces: Vec<_> =
-                    json.as_bytes().chunks(json.len().div_ceil(pieces)).map(Bytes::copy_from_slice).collect();
-                let body = tokio_stream::iter(pieces).then(move |piece| async move {
-                    tokio::time::sleep(gap).await;
-                    Ok(http_body::Frame::data(piece))
-                });
-                (200, vec![("content-type", "application/json".to_owned())], StreamBody::new(body).boxed_unsync())
-            }
-            Self::Never | Self::Refused => std::future::pending().await,
+            Self::Steadily(gap, pieces, json) => (200, json_type(), in_pieces(gap, pieces, &json)),
+            Self::Never => std::future::pending().await,
+            Self::Refused => return Err(io::ErrorKind::ConnectionRefused.into()),
             Self::Stalls => (200, Vec::new(), streamed(Ending::Stalls)),
             Self::Endless => (200, Vec::new(), streamed(Ending::Endless)),
             Self::Breaks => (200, Vec::new(), streamed(Ending::Breaks)),
@@ -190,8 +174,18 @@ impl Reply {
         for (name, value) in headers {
             response = response.header(name, value);
         }
-        response.body(body).unwrap()
+        Ok(response.body(body).unwrap())
     }
+}
+
+/// Returns a body in pieces of about the same size, each after this delay.
+fn in_pieces(gap: Duration, pieces: usize, text: &str) -> Body {
+    let pieces: Vec<_> = text.as_bytes().chunks(text.len().div_ceil(pieces)).map(Bytes::copy_from_slice).collect();
+    let frames = tokio_stream::iter(pieces).then(move |piece| async move {
+        tokio::time::sleep(gap).await;
+        Ok(http_body::Frame::data(piece))
+    });
+    StreamBody::new(frames).boxed_unsync()
 }
 
 #[derive(Clone, Copy)]

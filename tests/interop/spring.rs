@@ -210,13 +210,8 @@ impl Admin {
     }
 }
 
-/// Folders and archives of the Java programs.
-const PROGRAMS: [(&str, &str); 4] = [
-    ("server", "eureka-server-1.jar"),
-    ("locked-server", "eureka-locked-server-1.jar"),
-    ("client", "eureka-client-1.jar"),
-    ("admin", "eureka-admin-1.jar"),
-];
+/// Folders of the Java programs.
+const PROGRAMS: [&str; 4] = ["server", "locked-server", "client", "admin"];
 /// Programs that many tests start. Their classes are archived, so that a start takes a third of the
 /// CPU time.
 const ARCHIVED: [&str; 2] = ["server", "client"];
@@ -242,8 +237,11 @@ pub(crate) fn shared_classes(project: &str) -> Option<String> {
 pub(crate) fn java_archive(project: &str) -> PathBuf {
     static BUILT: Once = Once::new();
     BUILT.call_once(build);
-    let (_, jar) = PROGRAMS.iter().find(|(name, _)| *name == project).expect("the program is in the list");
-    unpacked(project).join(jar)
+    unpacked(project).join(jar(project))
+}
+
+fn jar(project: &str) -> String {
+    format!("eureka-{project}-1.jar")
 }
 
 fn suite() -> PathBuf {
@@ -258,35 +256,34 @@ fn unpacked(project: &str) -> PathBuf {
 
 /// Builds the programs whose sources changed.
 fn build() {
-    let is_outdated = |(project, _): &&(&str, &str)| {
+    let is_outdated = |project: &&str| {
         let built = modified(&unpacked(project).join("built"));
         built.is_none() || sources(&suite().join(project)).iter().any(|source| modified(source) > built)
     };
-    let outdated: Vec<_> = PROGRAMS.iter().filter(is_outdated).collect();
+    let outdated: Vec<_> = PROGRAMS.into_iter().filter(is_outdated).collect();
     if outdated.is_empty() {
         return;
     }
-    let names: Vec<_> = outdated.iter().map(|(project, _)| *project).collect();
-    let names = names.join(",");
+    let names = outdated.join(",");
     eprintln!("building {names}");
     let mut maven = std::process::Command::new("mvn");
     maven.args(["-B", "-q", "-T", "1C", "-Dstyle.color=never", "-pl", &names, "clean", "package"]);
     run(maven.env("MAVEN_OPTS", "-XX:TieredStopAtLevel=1").current_dir(suite()));
-    let prepared = outdated.iter().map(|(project, jar)| std::thread::spawn(|| unpack(project, jar)));
+    let prepared = outdated.into_iter().map(|project| std::thread::spawn(move || unpack(project)));
     for prepared in prepared.collect::<Vec<_>>() {
         prepared.join().expect("the program starts");
     }
 }
 
 /// Unpacks a program, and archives the classes that it loads at its start.
-fn unpack(project: &str, jar: &str) {
-    let folder = unpacked(project);
+fn unpack(project: &'static str) {
+    let (folder, jar) = (unpacked(project), jar(project));
     let java = || {
         let mut java = std::process::Command::new("java");
         java.args(FAST).current_dir(suite().join(project).join("target"));
         java
     };
-    run(java().args(["-Djarmode=tools", "-jar", jar, "extract", "--force", "--destination"]).arg(&folder));
+    run(java().args(["-Djarmode=tools", "-jar", &jar, "extract", "--force", "--destination"]).arg(&folder));
     if ARCHIVED.contains(&project) {
         run(java()
             .arg(format!("-XX:ArchiveClassesAtExit={}", folder.join("classes.jsa").display()))

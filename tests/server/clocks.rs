@@ -34,7 +34,7 @@ fn ahead(network: &Network, node: &Node, secs: Arc<Mutex<i64>>) {
             Ok::<_, Infallible>(http::Response::from_parts(parts, Body::from(body)))
         }
     });
-    network.0.lock().unwrap().hosts.insert(node.name.clone(), Router::new().fallback_service(shifted));
+    network.host(&node.name, Router::new().fallback_service(shifted));
 }
 
 #[allow(clippy::disallowed_methods, reason = "the date of a response is that of the wall clock")]

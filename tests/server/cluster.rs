@@ -175,7 +175,7 @@ async fn unreachable_peer_delays_no_other_and_catches_up_when_it_returns() {
     a.empty("DELETE", "apps/ORDERS/gone").await;
     a.empty("PUT", &format!("apps/ORDERS/{ORDER}/metadata?canary=yes")).await;
     tokio::time::sleep(60 * SECOND).await;
-    network.0.lock().unwrap().hosts.insert("c".into(), c.router.clone());
+    network.host("c", c.router.clone());
     soon().await;
     assert_eq!(c.view(), a.view());
     assert_eq!(c.view().len(), 1);
@@ -350,7 +350,7 @@ async fn node_sends_nothing_to_itself_under_another_name() {
     let network = Network::default();
     let a = network.node("a", &["a", "alias", "b"]);
     let b = network.node("b", &["a", "b"]);
-    network.0.lock().unwrap().hosts.insert("alias".into(), a.router.clone());
+    network.host("alias", a.router.clone());
     soon().await;
     a.register(ORDER, 100).await;
     soon().await;
@@ -360,7 +360,7 @@ async fn node_sends_nothing_to_itself_under_another_name() {
     let network = Network::default();
     let a = network.node("a", &["a", "alias"]);
     soon().await;
-    network.0.lock().unwrap().hosts.insert("alias".into(), a.router.clone());
+    network.host("alias", a.router.clone());
     a.register(ORDER, 100).await;
     soon().await;
     network.forget();
@@ -375,7 +375,7 @@ async fn lone_node_serves_lists_at_once_under_any_name() {
     // Common settings of a Spring server without peers: its own URL by the name of the machine, or
     // `fetch-registry=false`.
     let a = network.node_with("a", &["localhost"], |setup| setup);
-    network.0.lock().unwrap().hosts.insert("localhost".into(), a.router.clone());
+    network.host("localhost", a.router.clone());
     let b = network.node_with("b", &["localhost"], |setup| {
         setup.node(|node| node.register(false)).peers(|peers| peers.sync_up(false))
     });
@@ -393,7 +393,7 @@ async fn peer_with_invalid_responses_does_not_affect_others() {
         let network = Network::default();
         let [a, b] = ["a", "b"].map(|name| network.node(name, &["a", "b", "bad"]));
         let respond = move || async move { (StatusCode::from_u16(status).unwrap(), body) };
-        network.0.lock().unwrap().hosts.insert("bad".into(), Router::new().fallback(respond));
+        network.host("bad", Router::new().fallback(respond));
         soon().await;
         a.register(ORDER, 100).await;
         soon().await;
@@ -557,7 +557,7 @@ async fn peer_is_available_only_while_it_accepts_batches() {
     tokio::time::sleep(60 * SECOND).await;
     assert_eq!(replicas(&a).await[1], "");
     // A host that responds, but not as a registry.
-    network.0.lock().unwrap().hosts.insert("b".into(), Router::new());
+    network.host("b", Router::new());
     a.register("h:orders:2", 100).await;
     tokio::time::sleep(60 * SECOND).await;
     assert_eq!(replicas(&a).await, [c, b]);
@@ -586,10 +586,10 @@ async fn change_reaches_a_peer_whose_proxy_sent_an_error_page_with_retry_after()
         soon().await;
         let page = move || async move { (StatusCode::from_u16(status).unwrap(), [("retry-after", "120")], "starting") };
         let proxy = Router::new().fallback(page);
-        network.0.lock().unwrap().hosts.insert("b".into(), proxy);
+        network.host("b", proxy);
         a.register(ORDER, 100).await;
         soon().await;
-        network.0.lock().unwrap().hosts.insert("b".into(), b.router.clone());
+        network.host("b", b.router.clone());
         a.register("h:orders:2", 100).await;
         tokio::time::sleep(30 * SECOND).await;
         assert!(b.order("h:orders:2").is_some(), "{status}");

@@ -50,11 +50,6 @@ fn all_within(opened: &[Option<Duration>], least: u32, most: u32) {
     }
 }
 
-/// Replaces the host of this name.
-fn host(network: &Network, name: &str, router: Router) {
-    network.0.lock().unwrap().hosts.insert(name.into(), router);
-}
-
 /// Creates a node that appears to its peers as a Spring server: it serves lists from its first
 /// request on, and sends no digests.
 fn spring(network: &Network, name: &str, all: &[&str]) -> Node {
@@ -70,7 +65,7 @@ fn spring(network: &Network, name: &str, all: &[&str]) -> Node {
             Ok::<_, Infallible>(response)
         }
     });
-    host(network, name, Router::new().fallback_service(stripped));
+    network.host(name, Router::new().fallback_service(stripped));
     node
 }
 
@@ -121,8 +116,8 @@ async fn node_without_usable_peers_opens_after_two_renewal_intervals() {
         for name in ["b", "c"] {
             match peer {
                 "silent" => network.cut("a", name),
-                "dripping" => host(&network, name, drip()),
-                "broken" => host(&network, name, Router::new()),
+                "dripping" => network.host(name, drip()),
+                "broken" => network.host(name, Router::new()),
                 _ => {}
             }
         }
@@ -175,7 +170,7 @@ async fn node_opens_after_wait_when_empty_at_the_latest() {
             let network = Network::default();
             match peer {
                 "silent" => network.cut("a", "b"),
-                "dripping" => host(&network, "b", drip()),
+                "dripping" => network.host("b", drip()),
                 _ => {}
             }
             let a = network.node_with("a", &["a", "b"], limit(seconds));
@@ -197,7 +192,7 @@ async fn peer_with_more_instances_is_copied_before_lists_are_served() {
         for n in 0..300 {
             b.register(&format!("known-{n}"), 100).await;
         }
-        host(&network, "sick", drip());
+        network.host("sick", drip());
         network.cut("a", "b");
         let a = node(&network, "a", &all);
         let (mut shown, mut opened) = (Vec::new(), None);
@@ -229,13 +224,13 @@ async fn peer_that_sends_its_list_byte_by_byte_does_not_hold_off_the_others() {
         good.register(id, 100).await;
     }
     let router = network.0.lock().unwrap().hosts.remove("good").unwrap();
-    host(&network, "sick", drip());
+    network.host("sick", drip());
     // With this timeout, a list may take 80 minutes.
     let node = network.node_with("new", &["new", "sick", "good"], |setup| {
         setup.node(|node| node.register(false)).peers(|peers| peers.read_timeout(600 * SECOND))
     });
     tokio::time::sleep(20 * SECOND).await;
-    host(&network, "good", router);
+    network.host("good", router);
     tokio::time::sleep(90 * SECOND).await;
     assert_eq!(node.empty("GET", "apps").await, StatusCode::OK, "it was copied from the other peer");
     assert_eq!(node.view().len(), 2);
@@ -302,7 +297,7 @@ async fn peer_that_refuses_its_lists_for_a_minute_is_a_warning_with_the_cause() 
     let (log, _guard) = Log::start(tracing::Level::WARN);
     let network = Network::default();
     let refused = || async { (StatusCode::FORBIDDEN, "node lacks the role read\n") };
-    host(&network, "b", Router::new().fallback(refused));
+    network.host("b", Router::new().fallback(refused));
     let a = node(&network, "a", &["a", "b"]);
     let warnings = || log.lines(&["WARN", "peer still refuses its registry", "node lacks the role read"]).len();
     tokio::time::sleep(30 * SECOND).await;

@@ -115,7 +115,7 @@ impl Network {
         };
         let server = configure(setup).builder().build().unwrap();
         let router = Router::new().nest("/eureka", server.router());
-        self.0.lock().unwrap().hosts.insert(name.into(), router.clone());
+        self.host(name, router.clone());
         Node { name: name.into(), server, router }
     }
 
@@ -148,6 +148,11 @@ impl Network {
     /// Makes the task panic that sends the next batch of this host.
     pub(crate) fn panic(&self, from: &str) {
         self.0.lock().unwrap().panics.insert(from.into());
+    }
+
+    /// Adds the host of this name, or replaces it.
+    pub(crate) fn host(&self, name: &str, router: Router) {
+        self.0.lock().unwrap().hosts.insert(name.into(), router);
     }
 
     pub(crate) fn heal(&self) {

@@ -357,7 +357,7 @@ async fn peer_that_is_lost_and_found_has_a_line_each() {
     tokio::time::sleep(300 * SECOND).await;
     let lost = of_b("WARN");
     assert!(lost.len() == 1 && lost[0].contains("peer lost") && lost[0].contains("refused"), "{lost:?}");
-    network.0.lock().unwrap().hosts.insert("b".into(), b.router.clone());
+    network.host("b", b.router.clone());
     tokio::time::sleep(60 * SECOND).await;
     let found = of_b("peer found again");
     assert!(found.len() == 1 && found[0].contains("elapsed="), "{found:?}");

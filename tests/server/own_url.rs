@@ -28,10 +28,6 @@ fn balancer(nodes: &[&Node]) -> Router {
     }))
 }
 
-fn host(network: &Network, name: &str, router: Router) {
-    network.0.lock().unwrap().hosts.insert(name.into(), router);
-}
-
 #[tokio::test(start_paused = true)]
 async fn loop_response_of_another_server_is_ignored() {
     for id in [None, Some("another")] {
@@ -44,7 +40,7 @@ async fn loop_response_of_another_server_is_ignored() {
             }
             (StatusCode::LOOP_DETECTED, headers)
         };
-        host(&network, "b", Router::new().fallback(claim));
+        network.host("b", Router::new().fallback(claim));
         a.register(ORDER, 100).await;
         soon().await;
         network.forget();
@@ -59,7 +55,7 @@ async fn peer_url_that_led_to_this_node_is_checked_again() {
     let (log, _guard) = Log::start(tracing::Level::INFO);
     let network = Network::default();
     let a = network.node("a", &["a", "alias"]);
-    host(&network, "alias", a.router.clone());
+    network.host("alias", a.router.clone());
     soon().await;
     assert_eq!(log.lines(&["WARN", "no peer is left", "peer=http://alias:8761/eureka/"]).len(), 1);
     a.register("early", 100).await;
@@ -67,7 +63,7 @@ async fn peer_url_that_led_to_this_node_is_checked_again() {
     assert!(network.sent().is_empty(), "{:?}", network.sent());
     // From now on the name leads to another node.
     let b = network.node("b", &["b"]);
-    host(&network, "alias", b.router.clone());
+    network.host("alias", b.router.clone());
     for _ in 0..14 {
         tokio::time::sleep(30 * SECOND).await;
         a.heartbeat("early", 100).await;
@@ -83,7 +79,7 @@ async fn nodes_behind_one_load_balancer_converge_and_log_a_warning() {
     let (log, _guard) = Log::start(tracing::Level::WARN);
     let network = Network::default();
     let [a, b] = ["a", "b"].map(|name| network.node(name, &["balancer"]));
-    host(&network, "balancer", balancer(&[&a, &b]));
+    network.host("balancer", balancer(&[&a, &b]));
     soon().await;
     for n in 0..4 {
         a.register(&format!("a-{n}"), 100).await;
@@ -101,12 +97,12 @@ async fn nodes_behind_one_load_balancer_converge_and_log_a_warning() {
 async fn node_alone_behind_a_load_balancer_converges_with_a_later_one() {
     let network = Network::default();
     let a = network.node("a", &["balancer"]);
-    host(&network, "balancer", balancer(&[&a]));
+    network.host("balancer", balancer(&[&a]));
     a.register("early", 100).await;
     tokio::time::sleep(600 * SECOND).await;
     a.register("before", 100).await;
     let b = network.node("b", &["balancer"]);
-    host(&network, "balancer", balancer(&[&a, &b]));
+    network.host("balancer", balancer(&[&a, &b]));
     soon().await;
     a.register("a-late", 100).await;
     b.register("b-late", 100).await;
@@ -126,7 +122,7 @@ async fn node_alone_behind_a_load_balancer_converges_with_a_later_one() {
 async fn node_alone_behind_a_load_balancer_opens_at_once() {
     let network = Network::default();
     let a = network.node_with("a", &["balancer"], |setup| setup.node(|node| node.register(false)));
-    host(&network, "balancer", balancer(&[&a]));
+    network.host("balancer", balancer(&[&a]));
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert_eq!(a.empty("GET", "apps").await, StatusCode::OK);
 }
@@ -136,20 +132,20 @@ async fn restarted_node_that_reaches_itself_first_says_so_and_copies_the_other_l
     let (log, _guard) = Log::start(tracing::Level::WARN);
     let network = Network::default();
     let b = network.node("b", &["balancer"]);
-    host(&network, "balancer", balancer(&[&b]));
+    network.host("balancer", balancer(&[&b]));
     soon().await;
     for n in 0..3 {
         b.register(&format!("b-{n}"), 100).await;
     }
     // The load balancer sends the requests of the restarted node to that node at first.
     let a = network.node_with("a", &["balancer"], |setup| setup.node(|node| node.register(false)));
-    host(&network, "balancer", balancer(&[&a]));
+    network.host("balancer", balancer(&[&a]));
     soon().await;
     assert_eq!((a.empty("GET", "apps").await, a.view().len()), (StatusCode::OK, 0));
     let status = a.json("status").await["generalStats"].take().to_string();
     assert!(status.contains("instances of other nodes behind a load balancer are missing"), "{status}");
     assert!(!log.lines(&["no peer is left", "name each node by a URL of its own"]).is_empty());
-    host(&network, "balancer", balancer(&[&a, &b]));
+    network.host("balancer", balancer(&[&a, &b]));
     for _ in 0..8 {
         for n in 0..3 {
             b.heartbeat(&format!("b-{n}"), 100).await;

@@ -6,8 +6,6 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::routing::get;
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
@@ -15,6 +13,7 @@ use tower::ServiceExt;
 use tower_eureka::EurekaServer;
 use tower_eureka::server::{Access, Role};
 
+use crate::access::basic;
 use crate::network::{Network, Node, ORDER, SECOND, Setup, document, soon};
 
 const OWNERS: &str = "/eureka/peerreplication/owners";
@@ -49,7 +48,7 @@ async fn request(router: &Router, line: &str, user: &str, body: String) -> (u16,
     let mut request = Request::builder().method(method).uri(path);
     request = request.header("content-type", "application/json").header("accept", "application/json");
     if !user.is_empty() {
-        request = request.header("authorization", format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:pass"))));
+        request = request.header("authorization", basic(user, "pass"));
     }
     let response = router.clone().oneshot(request.body(Body::from(body)).unwrap()).await.unwrap();
     let status = response.status().as_u16();
@@ -80,7 +79,7 @@ const OWN: [u16; 4] = [200, 200, 204, 200];
 fn respond_with_owners(network: &Network, node: &Node, status: StatusCode, body: &'static str) {
     let owners = get(move || async move { (status, [("content-type", "application/json")], body) });
     let router = Router::new().route(OWNERS, owners).fallback_service(node.router.clone());
-    network.0.lock().unwrap().hosts.insert(node.name.clone(), router);
+    network.host(&node.name, router);
 }
 
 #[tokio::test(start_paused = true)]
@@ -131,7 +130,7 @@ async fn owners_of_an_older_peer_are_unknown_until_it_sends_them() {
         assert!(a.order(ORDER).is_some(), "{status}: it is copied");
         let order = format!("PUT /eureka/apps/ORDERS/{ORDER}/status?value=UP");
         assert_eq!(request(&a.router, &order, "other", String::new()).await.0, 200, "{status}: it has no owner");
-        network.0.lock().unwrap().hosts.insert("b".into(), b.router.clone());
+        network.host("b", b.router.clone());
         tokio::time::sleep(RECONCILED).await;
         assert_eq!(statuses(&a, "other").await, DENIED, "{status}");
         assert_eq!(statuses(&a, "orders").await, OWN, "{status}");

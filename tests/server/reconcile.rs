@@ -289,7 +289,7 @@ async fn instance_that_cannot_be_fetched_does_not_block_others() {
             response.await
         }
     });
-    network.0.lock().unwrap().hosts.insert("tomcat".into(), Router::new().fallback_service(refusing));
+    network.host("tomcat", Router::new().fallback_service(refusing));
     network.silence("tomcat", "a");
     for round in 0..2 {
         tomcat.register("orders/1", 100).await;

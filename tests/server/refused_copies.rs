@@ -30,7 +30,7 @@ fn watch(network: &Network, node: &Node) -> Arc<Mutex<Vec<String>>> {
         let response = router.clone().oneshot(request);
         async move { response.await as Result<Response<Body>, Infallible> }
     });
-    network.0.lock().unwrap().hosts.insert(node.name.clone(), Router::new().fallback_service(watched));
+    network.host(&node.name, Router::new().fallback_service(watched));
     fetched
 }
 
@@ -177,7 +177,7 @@ async fn copy_with_a_version_in_the_future_is_adopted_at_most_once() {
         let builder = Response::builder().status(status).header("content-type", "application/json");
         Ok::<_, Infallible>(builder.body(Body::from(response)).unwrap())
     });
-    network.0.lock().unwrap().hosts.insert("java".into(), Router::new().fallback_service(java));
+    network.host("java", Router::new().fallback_service(java));
     a.register(ORDER, FUTURE).await;
     for _ in 0..10 {
         tokio::time::sleep(30 * SECOND).await;

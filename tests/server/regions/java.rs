@@ -31,7 +31,7 @@ async fn java_server_that_refuses_the_parameter_is_requested_without_it() {
             if refused { StatusCode::FORBIDDEN.into_response() } else { inner.oneshot(request).await.into_response() }
         }
     });
-    network.0.lock().unwrap().hosts.insert("east".into(), java);
+    network.host("east", java);
     let home = region(&network, "home", &["east"]);
     tokio::time::sleep(SECOND).await;
     assert_eq!(ids(&home, "apps").await, ["e1"]);
@@ -56,7 +56,7 @@ async fn instance_that_a_java_server_copied_from_here_disappears_after_it_left()
             if refused { StatusCode::FORBIDDEN.into_response() } else { shown.oneshot(request).await.into_response() }
         }
     });
-    network.0.lock().unwrap().hosts.insert("java".into(), refuses);
+    network.host("java", refuses);
     for id in ["h1", "h2"] {
         register(&home, "ORDERS", id).await;
         register(&home, "WEATHER", id).await;
@@ -101,7 +101,7 @@ async fn instance_of_another_region_at_a_java_peer_is_not_adopted() {
         let of = if request.uri().path().ends_with("/both") { elsewhere.clone() } else { lists.clone() };
         async move { of.oneshot(request).await.into_response() }
     });
-    network.0.lock().unwrap().hosts.insert("java".into(), shown);
+    network.host("java", shown);
     network.silence("java", "home");
     let home = network.node_with("home", &all, |setup| knowing(own(setup), &["east"]));
     register(&east, "ORDERS", "both").await;
@@ -130,7 +130,7 @@ fn java_that_refuses(network: &Network) -> crate::network::Node {
             }
         }
     });
-    network.0.lock().unwrap().hosts.insert("java".into(), refuses);
+    network.host("java", refuses);
     java
 }
 
@@ -187,7 +187,7 @@ async fn starting_node_recognises_own_instances_at_a_java_server() {
         knowing(of_cluster(setup), &["java"]).peers(|peers| peers.wait_when_empty(Duration::from_secs(60)))
     });
     tokio::time::sleep(Duration::from_millis(500)).await;
-    network.0.lock().unwrap().hosts.insert("home2".into(), home2.router.clone());
+    network.host("home2", home2.router.clone());
     tokio::time::sleep(LOOK * 3).await;
     assert_eq!(lines(&home1.server.applications()), ["x UP home2"]);
     network.silence("java", "home2");
