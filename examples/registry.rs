@@ -1,4 +1,5 @@
-//! A registry inside a process, with its page, probes and metrics:
+//! A registry inside a process, with its page and probes, and with the feature `prometheus` its
+//! metrics:
 //!
 //! ```sh
 //! cargo run --example registry --all-features   # then open http://127.0.0.1:8761/

@@ -93,7 +93,7 @@
 mod access;
 mod audit;
 mod builder;
-#[cfg(any(feature = "access", feature = "tls"))]
+#[cfg(all(feature = "access", any(feature = "tls", feature = "peers")))]
 #[cfg(test)]
 #[path = "../../tests/support/captured_log.rs"]
 mod captured_log;

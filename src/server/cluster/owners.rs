@@ -32,8 +32,8 @@ pub(super) async fn fetch(node: &Node, peer: &Peer) -> ListedOwners {
     })
 }
 
-/// Records the owners of leases whose owners are unknown here. An owner that is known stays,
-/// whatever a peer sends.
+/// Records the owners of leases whose owners are unknown here, or claimed the lease by a heartbeat.
+/// An owner that registered the instance here stays, whatever a peer sends.
 pub(super) async fn learn(node: &Node, owners: &ListedOwners) {
     for (seen, (app, id, owner)) in owners.iter().enumerate() {
         if seen % CHUNK == CHUNK - 1 {

@@ -45,7 +45,8 @@ const FINAL_TRY_LIMIT: Duration = Duration::from_secs(8);
 const CLOSED_PAUSE: Duration = Duration::from_secs(5);
 /// Minimum of this pause, since the number of such tries has no limit.
 const MIN_CLOSED_PAUSE: Duration = Duration::from_secs(1);
-/// Lists that a peer refuses in succession until that is a warning. They are about a minute.
+/// Lists that a peer refuses in succession until that is a warning: about a minute while this node
+/// is closed.
 const CLOSED_TRIES: u32 = 12;
 /// Pause between two counts of the instances.
 const COUNT_PAUSE: Duration = Duration::from_secs(1);

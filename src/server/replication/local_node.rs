@@ -25,7 +25,7 @@ impl LocalNode {
         self.registry.instance(&target.app, &target.id, self.clock.now_ms())
     }
 
-    /// Returns the owner of an instance, if it registered the instance.
+    /// Returns the owner of an instance, if that identity registered its present version.
     pub(in crate::server) fn owner(&self, target: &Target) -> Owner {
         self.registry.certain_owner(&target.app, &target.id)
     }
