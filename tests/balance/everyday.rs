@@ -313,8 +313,8 @@ async fn callers_that_disconnect_leave_shares_equal() {
 
 /// For a moment, chance may send an endpoint nothing but calls that are given up.
 #[tokio::test(start_paused = true)]
-async fn callers_that_disconnect_eject_no_endpoint_in_hours() {
-    for seed in 0..100 {
+async fn callers_that_disconnect_eject_no_endpoint_in_an_hour() {
+    for seed in 0..60 {
         fastrand::seed(seed);
         tokio::time::advance(Duration::from_micros(fastrand::u64(0..3_000_000))).await;
         let fleet = Fleet::new(2, World::default()).await;

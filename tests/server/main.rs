@@ -13,6 +13,8 @@ mod browser;
 #[path = "../support/captured_log.rs"]
 mod captured_log;
 #[cfg(feature = "peers")]
+mod client_spread;
+#[cfg(feature = "peers")]
 mod clocks;
 #[cfg(feature = "peers")]
 mod cluster;
@@ -60,8 +62,6 @@ mod regions;
 mod registrations;
 #[cfg(feature = "peers")]
 mod settings;
-#[cfg(feature = "peers")]
-mod spread;
 #[cfg(all(feature = "cli", unix))]
 mod variables;
 #[cfg(all(feature = "cli", unix))]

@@ -67,7 +67,7 @@ fn heartbeat_is_no_change_and_the_version_counts_the_deltas() {
 /// The memory does not grow with the number of changes.
 #[test]
 fn replaced_records_are_freed() {
-    const CHANGES: i64 = 100_000;
+    const CHANGES: i64 = 20_000;
     let registry = registry();
     let (mut rng, mut weak) = (fastrand::Rng::with_seed(3), Vec::new());
     for now in 0..CHANGES {
