@@ -120,6 +120,7 @@ impl Pair {
         if let Some(row) = request.quirk {
             let expected = match (row, java.status.as_u16(), ours.status.as_u16()) {
                 ("D15", java, own) => (java, own) == (400, 200),
+                ("D45", java, own) => java == own || (java, own) == (409, 200),
                 ("S18", java, own) => [(200, 400), (404, 404)].contains(&(java, own)),
                 // Both refuse it for another reason, or only Java refuses it.
                 (row, java, own) if odd::REFUSED.contains(&row) => java == own || (java == 400 && own < 300),
