@@ -138,8 +138,8 @@ async fn copy_of_two_thousand_instances_equals_the_servers_after_every_operation
     let equal = async |what: &str| {
         until(what, SOON, async || {
             let (ours, theirs) = (view(client.snapshot().applications()), listed(&server.url).await?);
-            // Java keeps a delta that it was building during a change, without the change, until the
-            // next one.
+            // Java keeps a delta that it was building during a change, without the change, until
+            // the next one.
             if ours != theirs && polls.fetch_add(1, Relaxed) % 50 == 49 {
                 operator.register(&instance(0, 0)).await.expect("registration succeeds");
             }
