@@ -226,6 +226,21 @@ mod tests {
         }
     }
 
+    /// Returns a provider that is registered at 10.0.0.4.
+    async fn registered() -> (Network, Registrar) {
+        let network = Network::default();
+        network.set(Some("10.0.0.4"), 204);
+        let provider = network.provider("http://192.0.2.9/eureka/", true);
+        provider.register().await.unwrap();
+        (network, provider)
+    }
+
+    /// Passes the time in which the provider notices that the machine was suspended for an hour.
+    async fn resume() {
+        move_wall_clock(3_600_000);
+        tokio::time::sleep(Duration::from_secs(6)).await;
+    }
+
     #[tokio::test(start_paused = true)]
     async fn provider_that_starts_before_its_network_registers_at_the_address_found_later() {
         for url in ["http://192.0.2.9/eureka/", "http://registry/eureka/"] {
@@ -273,14 +288,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn address_found_after_a_suspension_keeps_the_id_of_the_lease() {
-        let network = Network::default();
-        network.set(Some("10.0.0.4"), 204);
-        let provider = network.provider("http://192.0.2.9/eureka/", true);
-        provider.register().await.unwrap();
+        let (network, provider) = registered().await;
         assert_eq!(network.last_sent(), "10.0.0.4");
         network.set(Some("10.0.0.5"), 204);
-        move_wall_clock(3_600_000);
-        tokio::time::sleep(Duration::from_secs(6)).await;
+        resume().await;
         provider.set_status(crate::model::InstanceStatus::Starting).await.unwrap();
         let last = network.last();
         assert_eq!((last.host_name(), last.id()), (Some("10.0.0.5"), "10.0.0.4:orders:80"));
@@ -289,14 +300,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn address_found_after_a_suspension_is_registered_although_the_lease_survived() {
-        let network = Network::default();
-        network.set(Some("10.0.0.4"), 204);
-        let provider = network.provider("http://192.0.2.9/eureka/", true);
-        provider.register().await.unwrap();
+        let (network, _provider) = registered().await;
         for (address, registrations) in [("10.0.0.5", 2), ("10.0.0.5", 2), ("10.0.0.6", 3)] {
             network.set(Some(address), 204);
-            move_wall_clock(3_600_000);
-            tokio::time::sleep(Duration::from_secs(6)).await;
+            resume().await;
             assert_eq!((network.last().ip_addr(), network.sent.lock().unwrap().len()), (Some(address), registrations));
             tokio::time::sleep(Duration::from_secs(60)).await;
         }
@@ -304,13 +311,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn address_of_a_network_that_comes_up_later_than_the_machine_is_registered() {
-        let network = Network::default();
-        network.set(Some("10.0.0.4"), 204);
-        let provider = network.provider("http://192.0.2.9/eureka/", true);
-        provider.register().await.unwrap();
+        let (network, _provider) = registered().await;
         network.set(None, 503);
-        move_wall_clock(3_600_000);
-        tokio::time::sleep(Duration::from_secs(6)).await;
+        resume().await;
         network.set(Some("10.0.0.5"), 204);
         tokio::time::sleep(Duration::from_secs(60)).await;
         assert_eq!((network.last().ip_addr(), network.sent.lock().unwrap().len()), (Some("10.0.0.5"), 2));
@@ -343,8 +346,7 @@ mod tests {
         assert_eq!(network.last().ip_addr(), Some("10.9.9.9"), "before the registration");
         provider.set_address([10, 9, 9, 8].into()).await.unwrap();
         network.set(Some("10.0.0.5"), 204);
-        move_wall_clock(3_600_000);
-        tokio::time::sleep(Duration::from_secs(6)).await;
+        resume().await;
         provider.set_status(crate::model::InstanceStatus::Starting).await.unwrap();
         assert_eq!(network.last().ip_addr(), Some("10.9.9.8"), "after a suspension");
     }
