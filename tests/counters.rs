@@ -36,11 +36,11 @@ mod primitives {
     }
 }
 
-/// Runs all interleavings with up to two preemptions, which find nearly all faults of so few steps
-/// (CHESS, OSDI 2008).
+/// Runs all interleavings with up to three preemptions, which find nearly all faults of so few
+/// steps (CHESS, OSDI 2008).
 fn model(run: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(2);
+    builder.preemption_bound = Some(3);
     builder.check(run);
 }
 
