@@ -156,7 +156,7 @@ async fn copy_is_verified_by_a_full_fetch_about_every_ten_minutes() {
     let _ids: Vec<_> = clients.iter().map(follow).collect();
     sleep(5 * HOUR).await;
     let per_client = fulls(&registry) / clients.len();
-    assert!((25..=38).contains(&per_client), "30 in five hours: {per_client}");
+    assert!((25..=37).contains(&per_client), "30 in five hours: {per_client}");
     let first_hour: Vec<_> =
         registry.asked().iter().filter(|a| a.line == FULL && a.at < HOUR).map(|a| a.at.as_secs() / 60).collect();
     let minutes: std::collections::BTreeSet<_> = first_hour.iter().collect();
@@ -165,6 +165,8 @@ async fn copy_is_verified_by_a_full_fetch_about_every_ten_minutes() {
 
 #[tokio::test(start_paused = true)]
 async fn full_fetches_of_many_clients_after_one_mismatch_are_spread() {
+    // For the jitter of the clients.
+    fastrand::seed(7);
     let start = Instant::now();
     let registry = Scripted::new(move |asked| match &*asked.line {
         FULL => orders(&["a"]),
@@ -188,8 +190,7 @@ async fn full_fetches_of_many_clients_after_one_mismatch_are_spread() {
     };
     let delays: Vec<_> = by_client.values().filter_map(delay).collect();
     let (least, most) = (delays.iter().min().unwrap(), delays.iter().max().unwrap());
-    // The jitter lets some clients miss the half minute.
-    assert!(delays.len() >= 20 && most - least > 5_000 && *most <= 10_100, "{delays:?}");
+    assert!(delays.len() >= 30 && most - least > 5_000 && *most <= 10_100, "{delays:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -212,6 +213,8 @@ async fn held_instances_expire_although_some_fetches_fail() {
 
 #[tokio::test(start_paused = true)]
 async fn held_instances_outlast_an_outage() {
+    // For the jitter of the clients.
+    fastrand::seed(7);
     let start = Instant::now();
     let registry = Scripted::new(move |_| match start.elapsed().as_secs() {
         0..10 => orders(&["a", "b", "c"]),
@@ -220,8 +223,7 @@ async fn held_instances_outlast_an_outage() {
         _ => orders(&["a"]),
     });
     let ids = follow(&registry.client().delta(false).build().unwrap());
-    // At most one list has arrived since the outage.
-    sleep(HOUR + Duration::from_secs(20)).await;
+    sleep(HOUR + Duration::from_secs(35)).await;
     assert_eq!(*ids.lock().unwrap(), ["a", "b", "c"]);
     sleep(3 * MINUTE).await;
     assert_eq!(*ids.lock().unwrap(), ["a"]);
