@@ -158,6 +158,8 @@ pub(super) struct Call<E, B> {
     attempts: u32,
     /// Number of attempts that the instance may have received.
     sent: usize,
+    /// True once one of these got no response.
+    has_lost: bool,
     /// Number of attempts that were not sent.
     unsent: usize,
     /// Number of attempts that an instance did not process.
@@ -184,8 +186,10 @@ enum AttemptOutcome {
     Unsent,
     /// The instance did not process the request. A busy instance gets no further attempt.
     Unprocessed { is_busy: bool },
-    /// The request may have been received. Contains the reason for another attempt.
-    Sent(&'static str),
+    /// The request was received, and its response asks for another attempt.
+    Refused,
+    /// The request may have been received.
+    Lost,
 }
 
 impl<E: HasAddress + Send + Sync + 'static, B: Body> Call<E, B> {
@@ -212,6 +216,7 @@ impl<E: HasAddress + Send + Sync + 'static, B: Body> Call<E, B> {
             tried: Vec::new(),
             attempts: 0,
             sent: 0,
+            has_lost: false,
             unsent: 0,
             refusals: 0,
             refusals_in_a_row: 0,
@@ -386,10 +391,10 @@ where
             return AttemptOutcome::Unprocessed { is_busy: is_busy(error) };
         }
         match result {
-            Ok(_) => AttemptOutcome::Sent("refused"),
+            Ok(_) => AttemptOutcome::Refused,
             Err(error) => match error.kind() {
                 Kind::Connect => AttemptOutcome::Unsent,
-                Kind::Call | Kind::Timeout => AttemptOutcome::Sent("lost"),
+                Kind::Call | Kind::Timeout => AttemptOutcome::Lost,
                 _ => AttemptOutcome::Final,
             },
         }

@@ -22,7 +22,8 @@ use super::budget::Budget;
 ///   `ENHANCE_YOUR_CALM`, is not tried again. None of this counts as a failure of the instance.
 /// - **Lost**: the connection was lost before the head of the response. The call is attempted again
 ///   within the budget and the number of [attempts](Self::attempts) if its method is idempotent
-///   (RFC 9110, 9.2.2: GET, HEAD, OPTIONS, TRACE, PUT, DELETE). For example, Tomcat closes an
+///   (RFC 9110, 9.2.2: GET, HEAD, OPTIONS, TRACE, PUT, DELETE). Over HTTP/1.1, the next attempts
+///   use new connections, since a server often closes its idle ones together. Tomcat closes an
 ///   HTTP/2 connection with all its streams, without `GOAWAY`, when it receives the rest of a body
 ///   that its service did not wait for.
 ///

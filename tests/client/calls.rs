@@ -8,12 +8,14 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::any;
 use bytes::Bytes;
+use futures_util::future::join_all;
 use http::{Method, Request, StatusCode, Version};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::sync::Barrier;
 use tokio::task::JoinHandle;
 use tower::ServiceExt;
 use tower_eureka::balance::{Cause, Ejection, EndpointState};
@@ -240,6 +242,38 @@ async fn request_that_may_have_been_received_is_repeated_only_if_idempotent() {
     for _ in 0..20 {
         assert_eq!(world.call(Method::GET, "http://orders/", "").await.unwrap(), "good");
     }
+}
+
+/// As of many connections that an instance, or a proxy before it, closes at one time.
+#[tokio::test]
+async fn call_that_lost_a_reused_connection_is_repeated_over_a_new_one() {
+    const CONNECTIONS: usize = 5;
+    let world = World::new().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    world.register("orders", "closing", listener.local_addr().unwrap().port()).await;
+    // Each connection responds to one request once all are open, and ends with the next one.
+    let all_open = Arc::new(Barrier::new(CONNECTIONS));
+    tokio::spawn(async move {
+        for number in 0.. {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let all_open = all_open.clone();
+            tokio::spawn(async move {
+                let mut buffer = [0; 4096];
+                socket.read(&mut buffer).await.unwrap();
+                if number < CONNECTIONS {
+                    all_open.wait().await;
+                }
+                socket.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+                socket.read(&mut buffer).await.unwrap();
+            });
+        }
+    });
+    world.sees(1).await;
+    let call = || world.call(Method::GET, "http://orders/", "");
+    for response in join_all((0..CONNECTIONS).map(|_| call())).await {
+        assert_eq!(response.unwrap(), "ok");
+    }
+    assert_eq!(call().await.unwrap(), "ok");
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ use tower::{BoxError, Service};
 use super::{Call, CallResponse};
 use crate::balance::{self, HttpResponses, Picked};
 use crate::client::address::{Address, HasAddress};
+use crate::client::connection::NewConnection;
 use crate::client::options::{CallOptions, HostHeader};
 use crate::client::picked::PickedInstance;
 use crate::client::replay::AttemptBody;
@@ -46,7 +47,7 @@ where
         self.record_span(&picked);
         let CallOptions { attempts, retry, .. } = self.options();
         let mut request = self.request_for(endpoint.service().address());
-        // Services below a layer read the extensions. The crate's own connections do not.
+        // Services below a layer read this extension. The crate's own connections do not.
         if E::IS_SHARED || attempts.has_hook() {
             request.extensions_mut().insert(picked.clone());
         }
@@ -58,6 +59,9 @@ where
                     return Err(hook_failed(error, &picked));
                 }
             };
+        }
+        if self.has_lost && !E::IS_SHARED {
+            request.extensions_mut().insert(NewConnection);
         }
         let until = retry.attempt_time_limit().map(|time| add_capped(Instant::now(), time));
         let deadline = [self.deadline.instant(), until].into_iter().flatten().min();

@@ -41,9 +41,11 @@ where
             AttemptOutcome::Final => return None,
             AttemptOutcome::Unsent => return Box::pin(self.next_reachable()).await,
             AttemptOutcome::Unprocessed { is_busy } => return Box::pin(self.next_after_refusal(is_busy)).await,
-            AttemptOutcome::Sent(reason) => reason,
+            AttemptOutcome::Refused => "refused",
+            AttemptOutcome::Lost => "lost",
         };
         self.sent += 1;
+        self.has_lost |= outcome == AttemptOutcome::Lost;
         let retry = &self.options().retry;
         let may_retry = retry.allows(&self.request.parts.method) && self.sent < retry.max_attempts();
         let pause = retry.pause(self.sent);

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! request ─▶ most recently used idle connection ─▶ hyper ─▶ response; idle again after its body
-//!        └─▶ none: connects, and takes a connection that becomes idle earlier
+//!        ├─▶ none: connects, and takes a connection that becomes idle earlier
+//!        └─▶ after a lost attempt of the same call: connects
 //! ```
 //!
 //! hyper-util's `client::pool::cache` takes 0 to 1.5 % more instructions per call, client and
@@ -73,6 +74,13 @@ struct Idle<B> {
     since: Option<Instant>,
 }
 
+/// Extension of a request that is sent over a new connection, if there may be another one.
+///
+/// The connections of an instance often end together: it stops, or closes those that were idle for
+/// some time. A call that lost a reused connection might lose the next one as well.
+#[derive(Clone, Copy)]
+pub(in crate::client) struct NewConnection;
+
 struct Connection<B> {
     sender: Sender<B>,
     /// `true` if established for this call. A reused connection may have been closed unnoticed.
@@ -123,10 +131,11 @@ where
         mut request: Request<AttemptBody<B>>,
     ) -> impl Future<Output = Result<Response<InstanceBody>, Failure>> + Send {
         write_for_http1(&mut request, &self.0.presence.address);
+        let mut must_connect = request.extensions_mut().remove::<NewConnection>().is_some();
         // Not an `async fn`: its future would hold the request twice.
         async move {
             loop {
-                let Connection { sender, is_new } = self.connection().await?;
+                let Connection { sender, is_new } = self.connection(mem::take(&mut must_connect)).await?;
                 let Sender { mut requests, link } = sender;
                 let sending = requests.try_send_request(request);
                 let mut requests = Some(requests);
@@ -155,12 +164,26 @@ where
     }
 
     #[inline]
-    async fn connection(&self) -> Result<Connection<B>, Failure> {
+    async fn connection(&self, must_connect: bool) -> Result<Connection<B>, Failure> {
+        if must_connect && let Some(connecting) = self.connect_now() {
+            return Box::pin(connecting).await;
+        }
         match self.0.checkout() {
             Ok(sender) => Ok(Connection { sender, is_new: false }),
             // Boxed to keep the future of calls on idle connections small.
             Err(receiver) => Box::pin(self.connect_or_receive(receiver)).await,
         }
+    }
+
+    /// Returns a future that connects, even if there is an idle connection. `None` if there are as
+    /// many connections as there may be.
+    fn connect_now(&self) -> Option<impl Future<Output = Result<Connection<B>, Failure>> + Send + use<B>> {
+        let place = self.0.places.clone().map(Semaphore::try_acquire_owned).transpose().ok()?;
+        let mut connecting = Connecting::new(&self.0, place);
+        Some(async move {
+            let sender = connecting.connected().await.map_err(Failure::Unsent)?;
+            Ok(Connection { sender, is_new: true })
+        })
     }
 
     async fn connect_or_receive(&self, receiver: oneshot::Receiver<Sender<B>>) -> Result<Connection<B>, Failure> {

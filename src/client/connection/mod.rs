@@ -25,6 +25,7 @@ pub use body::InstanceBody;
 pub(super) use direct::DirectClient;
 pub(super) use endpoint::{Endpoint, RequestBody};
 pub(super) use health::url as health_url;
+pub(super) use http1::NewConnection;
 pub(super) use link::Link;
 pub use service::InstanceRequestBody;
 #[cfg(feature = "reqwest")]

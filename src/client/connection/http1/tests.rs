@@ -129,6 +129,18 @@ async fn concurrent_calls_use_one_connection_each_and_the_next_the_most_recent()
 }
 
 #[tokio::test]
+async fn request_for_a_new_connection_reuses_none_unless_there_may_be_no_other() {
+    for (limit, expected) in [(None, "2"), (Some(2), "2"), (Some(1), "1")] {
+        let connections = with_limits(numbering(1).await, Limits { http1: limit, ..Limits::default() });
+        assert_eq!(text(connections.clone().send(request()).await).await, "1");
+        until(|| !connections.0.state().idle.is_empty()).await;
+        let mut second = request();
+        second.extensions_mut().insert(NewConnection);
+        assert_eq!(text(connections.clone().send(second).await).await, expected, "{limit:?}");
+    }
+}
+
+#[tokio::test]
 async fn call_after_an_idle_connection_closed_succeeds() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let connections = connections(listener.local_addr().unwrap());
