@@ -213,8 +213,8 @@ impl EurekaServer {
     /// Returns the HTTP interface of the registry as a service, for a server that serves nothing
     /// else.
     ///
-    /// It is the [router](Self::router) below the path `mount`, such as `/eureka`, with a faster
-    /// path for heartbeats.
+    /// It is the [router](Self::router) below the path `mount`, such as `/eureka`, but heartbeats
+    /// and fetches do not need to be matched with its routes.
     ///
     /// # Panics
     /// Panics if `mount` is neither empty nor begins with a slash.

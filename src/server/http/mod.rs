@@ -18,7 +18,7 @@
 //! | `probes`, `actuator` | health, version and metrics for load balancers and operators |
 //! | `guard` | access control of requests |
 //! | `state` | parts of the server that the operations share |
-//! | `service` | the registry as a service without a router of the user, with a fast path |
+//! | `service` | the registry as a service, and the fast path |
 //! | `throttle` | rate limits |
 //! | `response`, `if_none_match` | responses, content negotiation, conditional requests |
 
@@ -48,9 +48,7 @@ mod state;
 mod throttle;
 
 use axum::Router;
-use axum::extract::{Request, State};
-use axum::middleware::{Next, from_fn_with_state};
-use axum::response::Response;
+use axum::middleware::from_fn_with_state;
 use axum::routing::{MethodRouter, get, post, put};
 
 use self::guard::Resource;
@@ -68,6 +66,7 @@ pub(super) use self::query::pairs;
 pub(super) use self::refusals::Refusals;
 #[cfg(feature = "page")]
 pub(super) use self::response::accepts_gzip;
+use self::service::DispatchLayer;
 pub use self::service::{RegistryService, ResponseFuture};
 pub(super) use self::state::{Parts, ServerState};
 
@@ -87,12 +86,6 @@ pub(super) fn health(server: ServerState, mount: &str) -> Router {
     guard::protect(&server, probes::router(server.clone(), mount))
 }
 
-/// Returns the router of the operations, with the rate limits.
-pub(super) fn router(server: ServerState, mount: &str) -> Router {
-    let router = routes(server.clone(), mount, true);
-    limit_senders(&server, router)
-}
-
 /// Adds the rate limit of each address to a router, if there is one.
 pub(super) fn limit_senders(server: &ServerState, router: Router) -> Router {
     match server.rate_limits() {
@@ -101,10 +94,8 @@ pub(super) fn limit_senders(server: &ServerState, router: Router) -> Router {
     }
 }
 
-/// Returns the router of the operations, for a caller that applies the limit of each address, and
-/// unless `limits_fetches` is true, the limit on fetches.
-fn routes(server: ServerState, mount: &str, limits_fetches: bool) -> Router {
-    let limits_fetches = limits_fetches && server.rate_limits().is_some();
+/// Returns the router of the operations, for a caller that applies the rate limits.
+fn routes(server: ServerState, mount: &str) -> Router {
     let resources: [(&str, Resource, MethodRouter<ServerState>); 13] = [
         ("/apps", Resource::Other, get(applications::all)),
         ("/apps/delta", Resource::Other, get(applications::delta)),
@@ -128,13 +119,7 @@ fn routes(server: ServerState, mount: &str, limits_fetches: bool) -> Router {
         ("/asg/{name}/status", Resource::Other, put(info::asg)),
         ("/status", Resource::Other, get(info::status)),
     ];
-    let resources = resources.map(|(path, resource, methods)| {
-        let methods = match limits_fetches {
-            true => methods.layer(from_fn_with_state(server.clone(), throttle::limit_fetches)),
-            false => methods,
-        };
-        (path, guard::route(&server, resource, methods))
-    });
+    let resources = resources.map(|(path, resource, methods)| (path, guard::route(&server, resource, methods)));
     let overrides = guard::route(&server, Resource::Other, get(info::overrides));
     let mut router = Router::new().route(&format!("{mount}/serverinfo/statusoverrides"), overrides);
     for prefix in PREFIXES {
@@ -146,18 +131,7 @@ fn routes(server: ServerState, mount: &str, limits_fetches: bool) -> Router {
     router.method_not_allowed_fallback(fallback::not_allowed).with_state(server)
 }
 
-/// Returns the router for a server of the user's, which measures each request if metrics are
-/// enabled.
+/// Returns the router for a server of the user's.
 pub(super) fn embedded_router(server: &ServerState) -> Router {
-    let router = router(server.clone(), "");
-    if server.measured().is_enabled() { router.layer(from_fn_with_state(server.clone(), measure)) } else { router }
-}
-
-async fn measure(State(server): State<ServerState>, request: Request, next: Next) -> Response {
-    let measured = server.measured();
-    let operation = operation::label(request.method(), request.uri().path(), "");
-    let mut timer = measured.timer(measured.start(), || operation);
-    let response = next.run(request).await;
-    timer.finish(response.status());
-    response
+    routes(server.clone(), "").layer(DispatchLayer(server.clone()))
 }

@@ -1,4 +1,5 @@
-//! The registry as a plain service, with a fast path for heartbeats, registrations and lists.
+//! The registry as a service or as a layer of each route, with a fast path for heartbeats,
+//! registrations and lists.
 //!
 //! Nearly all requests to a registry are heartbeats and fetches. They reach their handlers without
 //! the router's matching and its extensions, and without a boxed future if the response is ready.
@@ -19,7 +20,8 @@ use axum::extract::State;
 use axum::response::Response;
 use http::{Method, Request};
 use http_body::Body as _;
-use tower::Service;
+use tower::util::Oneshot;
+use tower::{Layer, Service, ServiceExt};
 
 use super::path::{App, Target, upper};
 use super::response::{ListRequest, NotAcceptable};
@@ -37,25 +39,21 @@ use crate::server::response_cache::List;
 ///
 /// It is always ready, never fails, and is cheap to clone.
 #[derive(Clone, Debug)]
-pub struct RegistryService {
-    server: ServerState,
-    router: Router,
-    mount: Arc<str>,
-}
+pub struct RegistryService(Dispatch<Router>);
 
 impl RegistryService {
     pub(in crate::server) fn new(server: ServerState, mount: &str) -> Self {
         let mount = Arc::<str>::from(mount);
         let known = (server.clone(), mount.clone());
-        let router = super::routes(server.clone(), &mount, false)
+        let router = super::routes(server.clone(), &mount)
             .fallback(move |request| fallback::not_here(known.0.clone(), known.1.clone(), request));
-        Self { server, router, mount }
+        Self(Dispatch { server, inner: router, mount })
     }
 
     /// Replaces the router of all requests without a fast path.
     #[cfg(feature = "page")]
     pub(in crate::server) fn map_router(mut self, change: impl FnOnce(&ServerState, Router) -> Router) -> Self {
-        self.router = change(&self.server, self.router);
+        self.0.inner = change(&self.0.server, self.0.inner);
         self
     }
 
@@ -72,17 +70,82 @@ impl RegistryService {
     /// [metrics](crate::server::EurekaServerBuilder::metrics), and `/actuator/metrics` has them as
     /// JSON. The paths do not depend on the registry's own path.
     pub fn with_probes(mut self) -> Self {
-        self.router = self.router.merge(super::management(self.server.clone(), &self.mount));
+        self.0.inner = self.0.inner.merge(super::management(self.0.server.clone(), &self.0.mount));
         self
     }
 
     /// Adds the health endpoints of [`with_probes`](Self::with_probes) alone, for a server whose
     /// other endpoints have a [listener of their own](crate::EurekaServer::management).
     pub fn with_health(mut self) -> Self {
-        self.router = self.router.merge(super::health(self.server.clone(), &self.mount));
+        self.0.inner = self.0.inner.merge(super::health(self.0.server.clone(), &self.0.mount));
         self
     }
+}
 
+impl Service<Request<Body>> for RegistryService {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = ResponseFuture;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> ResponseFuture {
+        self.0.call(request)
+    }
+}
+
+/// Measures each request, applies the rate limits, and handles the requests with a fast path. All
+/// others go to the inner service: the router, or a route of it.
+#[derive(Clone, Debug)]
+pub(super) struct Dispatch<S> {
+    server: ServerState,
+    inner: S,
+    mount: Arc<str>,
+}
+
+/// Layer of each route of a registry that a user's router mounts.
+#[derive(Clone)]
+pub(super) struct DispatchLayer(pub(super) ServerState);
+
+impl<S> Layer<S> for DispatchLayer {
+    type Service = Dispatch<Shared<S>>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        // The router removes the path at which the registry is mounted.
+        Dispatch { server: self.0.clone(), inner: Shared(Arc::new(inner)), mount: "".into() }
+    }
+}
+
+/// Service that is cloned by its calls alone, since a clone of a route clones its layers.
+pub(super) struct Shared<S>(Arc<S>);
+
+impl<S> Clone for Shared<S> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<S: Service<Request<Body>> + Clone> Service<Request<Body>> for Shared<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Oneshot<S, Request<Body>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        S::clone(&self.0).oneshot(request)
+    }
+}
+
+impl<S> Dispatch<S>
+where
+    S: Service<Request<Body>, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
     /// Authenticates the caller, if there is access control, and handles the request.
     fn authenticated(&mut self, request: Request<Body>, started: Started) -> ResponseFuture {
         let Some(access) = self.server.access() else {
@@ -127,8 +190,8 @@ impl RegistryService {
             if let Some(identity) = identity {
                 request.extensions_mut().insert(identity);
             }
-            // A router is always ready.
-            return ResponseFuture(ResponseState::Pending(Box::pin(self.router.call(request)), timer));
+            // Routers and routes are always ready.
+            return ResponseFuture(ResponseState::Pending(Box::pin(self.inner.call(request)), timer));
         };
         if let (Some(access), Some(identity)) = (self.server.access(), &identity)
             && let Err(refusal) = guard::decide(&self.server, access, identity, fast.access(), request.headers())
@@ -192,7 +255,11 @@ impl RegistryService {
     }
 }
 
-impl Service<Request<Body>> for RegistryService {
+impl<S> Service<Request<Body>> for Dispatch<S>
+where
+    S: Service<Request<Body>, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
     type Response = Response;
     type Error = Infallible;
     type Future = ResponseFuture;
@@ -317,7 +384,6 @@ impl fmt::Debug for ResponseFuture {
 mod tests {
     use http::header::CONTENT_LENGTH;
     use http_body_util::BodyExt;
-    use tower::ServiceExt;
 
     use super::*;
     use crate::model::Instance;

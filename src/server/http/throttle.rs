@@ -58,11 +58,3 @@ pub(super) async fn limit_senders(State(server): State<ServerState>, request: Re
         None => next.run(request).await,
     }
 }
-
-/// Middleware of a router with a limit on fetches, inside its access control.
-pub(super) async fn limit_fetches(State(server): State<ServerState>, request: Request, next: Next) -> Response {
-    match refuse_fetch(&server, &request) {
-        Some(refusal) => refusal,
-        None => next.run(request).await,
-    }
-}
