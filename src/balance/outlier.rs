@@ -102,6 +102,9 @@ impl Ejection {
 
     /// Sets the number of failures in a row after which an endpoint is ejected. Zero disables the
     /// rule. Defaults to 5.
+    ///
+    /// Failures of calls that were pending at the same time and ended within 5 ms count as one,
+    /// such as those of a connection that ended.
     #[must_use]
     pub fn consecutive_failures(mut self, failures: u32) -> Self {
         self.consecutive_failures = failures;

@@ -33,6 +33,7 @@ struct Endpoint(usize);
 enum Request {
     Respond,
     Fail,
+    FailLate,
     Refuse,
     Hang,
     Panic,
@@ -55,6 +56,10 @@ impl Service<Request> for Endpoint {
                 match request {
                     Request::Respond => Ok(number),
                     Request::Fail => Err("fails on purpose".into()),
+                    Request::FailLate => {
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                        Err("fails on purpose".into())
+                    }
                     Request::Refuse => Err(Error::new(Kind::Connect, "connect to").instance("i").into()),
                     Request::Hang => std::future::pending().await,
                     Request::Panic => unreachable!("panicked before"),
@@ -250,6 +255,23 @@ async fn calls_that_began_or_ended_together_count_as_one() {
     futures_of((0..8).map(|n| begun_at(50 * n))).await;
     assert_eq!(balance.snapshot().count(EndpointState::Available), 2, "{}", balance.snapshot());
     cancel_at(&balance, 0, 350).await;
+    assert_eq!(balance.snapshot().count(EndpointState::Ejected), 1, "{}", balance.snapshot());
+}
+
+/// As those of a connection that ends with all its streams.
+#[tokio::test(start_paused = true)]
+async fn pending_calls_that_fail_together_count_as_one_failure() {
+    let balance = endpoints(2).await;
+    let fail = async || {
+        let call = balance.pick(&Request::FailLate, &[EndpointId(1)]).unwrap().call(Request::FailLate);
+        assert!(call.await.is_err());
+    };
+    for _ in 0..4 {
+        futures_of((0..20).map(|_| fail())).await;
+        assert_eq!(balance.snapshot().count(EndpointState::Available), 2, "{}", balance.snapshot());
+    }
+    // The fifth one in a row.
+    fail().await;
     assert_eq!(balance.snapshot().count(EndpointState::Ejected), 1, "{}", balance.snapshot());
 }
 

@@ -12,8 +12,9 @@ use super::budget::Budget;
 /// its method is idempotent. Three cases are distinguished:
 ///
 /// - **Unsent**: the attempt failed before its first byte was sent (refused, unreachable, connect
-///   timeout, TLS). Up to ten other instances are tried, whatever the method. The first three are
-///   free of the [budget](Self::budget).
+///   timeout, TLS, or two new HTTP/1.1 connections that were closed at once). Up to ten other
+///   instances are tried, whatever the method. The first three are free of the
+///   [budget](Self::budget).
 /// - **Unprocessed**: the instance stated that it did not process the request (HTTP/2's `GOAWAY`
 ///   and `REFUSED_STREAM`, and `HTTP_1_1_REQUIRED` for a request that can be sent over HTTP/1.1;
 ///   RFC 9113, 8.7), or its connection ended before it took the request. The request is sent again

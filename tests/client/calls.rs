@@ -1,5 +1,6 @@
 //! Calls by name over real connections, to instances that refuse, die, leave or never existed.
 
+use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,14 +10,16 @@ use axum::Router;
 use axum::routing::any;
 use bytes::Bytes;
 use futures_util::future::join_all;
-use http::{Method, Request, StatusCode, Version};
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
-use hyper_util::rt::TokioIo;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use tokio::sync::Barrier;
+use tokio::sync::{Barrier, watch};
 use tokio::task::JoinHandle;
+use tokio::time::sleep;
 use tower::ServiceExt;
 use tower_eureka::balance::{Cause, Ejection, EndpointState};
 use tower_eureka::client::{CallOptions, HttpClient, WaitForReady};
@@ -274,6 +277,55 @@ async fn call_that_lost_a_reused_connection_is_repeated_over_a_new_one() {
         assert_eq!(response.unwrap(), "ok");
     }
     assert_eq!(call().await.unwrap(), "ok");
+}
+
+/// Serves HTTP/2 connections, each of which ends with all its streams when it is told. Responses
+/// to `/slow` are late.
+async fn serve_until_cut(listener: TcpListener, cut: watch::Receiver<bool>) {
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut cut = cut.clone();
+        cut.mark_unchanged();
+        tokio::spawn(async move {
+            let service = hyper::service::service_fn(async |request: Request<Incoming>| {
+                let delay = if request.uri().path() == "/slow" { 500 } else { 0 };
+                sleep(Duration::from_millis(delay)).await;
+                Ok::<_, Infallible>(Response::new(Full::new(Bytes::from("ok"))))
+            });
+            let http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+            tokio::select! {
+                _ = http.serve_connection(TokioIo::new(stream), service) => {}
+                _ = cut.changed() => {}
+            }
+        });
+    }
+}
+
+#[tokio::test]
+async fn connection_that_ends_with_many_streams_ejects_no_instance() {
+    let world = World::new().await;
+    let [cut, never] = [(); 2].map(|()| watch::Sender::new(false));
+    for id in ["a", "b"] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        world.register("orders", id, listener.local_addr().unwrap().port()).await;
+        tokio::spawn(serve_until_cut(listener, if id == "a" { cut.subscribe() } else { never.subscribe() }));
+    }
+    world.sees(2).await;
+    let call = |path: &str| {
+        let request = Request::get(format!("http://orders{path}")).version(Version::HTTP_2).body(Full::default());
+        world.client.request(request.unwrap())
+    };
+    for _ in 0..20 {
+        call("/").await.unwrap().into_body().collect().await.unwrap();
+    }
+    let calls: Vec<_> = (0..40).map(|_| tokio::spawn(call("/slow"))).collect();
+    sleep(Duration::from_millis(200)).await;
+    cut.send_replace(true);
+    for response in join_all(calls).await {
+        response.unwrap().unwrap();
+    }
+    let snapshot = world.client.snapshots().remove(0);
+    assert_eq!(snapshot.count(EndpointState::Available), 2, "{snapshot}");
 }
 
 #[tokio::test]

@@ -251,7 +251,7 @@ impl Completion {
 
     fn failed(&mut self, cause: Cause, latency: Duration, now: Timestamp) {
         self.report(Err(cause));
-        self.stats.failed(cause, now);
+        self.stats.failed(cause, self.start, now);
         let latency = latency.max(self.penalty(self.stats.history.failures()));
         self.stats.load.record(nanos(latency), now);
     }

@@ -11,7 +11,7 @@ use super::counters::{CountsSnapshot, HalfOpen, History, Permit};
 use super::id::EndpointId;
 use super::load::Load;
 use super::missing_responses::MissingResponses;
-use super::primitives::atomic::{AtomicU32, Ordering};
+use super::primitives::atomic::{AtomicU32, AtomicU64, Ordering};
 use super::timestamp::{Tick, Timestamp, elapsed};
 use crate::balance::outlier::{Cause, Rules, SILENT_CALLS};
 use crate::metrics::{Metrics, PickCounter};
@@ -41,6 +41,9 @@ const MIN_BEGIN_DISTANCE: Duration = Duration::from_millis(2);
 /// calls within a few milliseconds before it reads a response.
 const MIN_END_DISTANCE: Duration = Duration::from_millis(10);
 
+/// Failures of pending calls that ended closer together than this count as one.
+const MIN_FAILURE_DISTANCE: Duration = Duration::from_millis(5);
+
 /// Minimum expected latency of an endpoint that has not responded since it was added or restored:
 /// it may have to establish a connection, and to load data.
 const MIN_EXPECTED_UNMEASURED: Duration = Duration::from_millis(100);
@@ -68,6 +71,8 @@ pub(crate) struct Details {
     pub(crate) detector: Weak<dyn OutlierDetector>,
     /// Failed calls since the last sweep.
     pub(crate) failed: AtomicU32,
+    /// Time of the latest failure that counted, in nanoseconds; 0 for none.
+    pub(crate) failed_at: AtomicU64,
     /// Tick of the last evaluation for an ejection; 0 for none.
     pub(crate) evaluated: AtomicU32,
     /// Number of responses at the last reset of the measurements.
@@ -236,8 +241,11 @@ impl Stats {
         if silent.responses == self.load.calls().responses() { (silent.calls, silent.first) } else { (0, None) }
     }
 
-    /// Records a failure. Notifies the balancer of a suspect.
-    pub(crate) fn failed(&self, cause: Cause, now: Timestamp) {
+    /// Records a failure of a call that began then. Notifies the balancer of a suspect.
+    pub(crate) fn failed(&self, cause: Cause, begin: Timestamp, now: Timestamp) {
+        if cause == Cause::Failed && !self.is_new_failure(begin, now) {
+            return;
+        }
         self.history.record_failure();
         self.details.failed.fetch_add(1, Ordering::Relaxed);
         let rules = self.details.rules.load();
@@ -246,6 +254,19 @@ impl Stats {
         if cause.is_certain() || self.may_evaluate(now) {
             self.details.notify(|detector| detector.on_suspect(self.details.id, cause));
         }
+    }
+
+    /// Returns `false` if the call was pending when another one failed, and ends together with it
+    /// and without a success in between. That is one event, such as the end of a connection with
+    /// all its streams.
+    fn is_new_failure(&self, begin: Timestamp, now: Timestamp) -> bool {
+        let is_new = |latest: u64| {
+            self.history.consecutive_failures() == 0
+                || begin.nanos() >= latest
+                || now.nanos().saturating_sub(latest) >= MIN_FAILURE_DISTANCE.as_nanos() as u64
+        };
+        let next = |latest| is_new(latest).then_some(now.nanos());
+        self.details.failed_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
     }
 
     /// Limits evaluations, each of which reads all endpoints. If all endpoints fail alike, none is

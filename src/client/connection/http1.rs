@@ -109,7 +109,9 @@ struct Connecting<B: Body<Error: Into<BoxError>> + Send + 'static> {
     connect: Option<Connect<B>>,
 }
 
-type Connect<B> = Pin<Box<dyn Future<Output = Result<Sender<B>, BoxError>> + Send>>;
+type Connect<B> = BoxFuture<Result<Sender<B>, BoxError>>;
+
+type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 impl<B> Http1<B>
 where
@@ -132,10 +134,15 @@ where
     ) -> impl Future<Output = Result<Response<InstanceBody>, Failure>> + Send {
         write_for_http1(&mut request, &self.0.presence.address);
         let mut must_connect = request.extensions_mut().remove::<NewConnection>().is_some();
+        let mut may_reconnect = true;
         // Not an `async fn`: its future would hold the request twice.
         async move {
             loop {
-                let Connection { sender, is_new } = self.connection(mem::take(&mut must_connect)).await?;
+                let connecting = if mem::take(&mut must_connect) { self.connect_now() } else { None };
+                let Connection { sender, is_new } = match connecting {
+                    Some(connecting) => connecting.await?,
+                    None => self.connection().await?,
+                };
                 let Sender { mut requests, link } = sender;
                 let sending = requests.try_send_request(request);
                 let mut requests = Some(requests);
@@ -154,8 +161,9 @@ where
                     Err(failed) => failed,
                 };
                 // Returned if the connection ended before it took the request, as an idle one can.
+                // A new one can as well, but twice in a row nobody is behind the port.
                 request = match failed.take_message() {
-                    Some(unsent) if !is_new => unsent,
+                    Some(unsent) if !is_new || mem::take(&mut may_reconnect) => unsent,
                     Some(_) => return Err(Failure::Unsent(failed.into_error().into())),
                     None => return Err(failed.into_error().into()),
                 };
@@ -164,10 +172,7 @@ where
     }
 
     #[inline]
-    async fn connection(&self, must_connect: bool) -> Result<Connection<B>, Failure> {
-        if must_connect && let Some(connecting) = self.connect_now() {
-            return Box::pin(connecting).await;
-        }
+    async fn connection(&self) -> Result<Connection<B>, Failure> {
         match self.0.checkout() {
             Ok(sender) => Ok(Connection { sender, is_new: false }),
             // Boxed to keep the future of calls on idle connections small.
@@ -177,13 +182,14 @@ where
 
     /// Returns a future that connects, even if there is an idle connection. `None` if there are as
     /// many connections as there may be.
-    fn connect_now(&self) -> Option<impl Future<Output = Result<Connection<B>, Failure>> + Send + use<B>> {
+    fn connect_now(&self) -> Option<BoxFuture<Result<Connection<B>, Failure>>> {
         let place = self.0.places.clone().map(Semaphore::try_acquire_owned).transpose().ok()?;
         let mut connecting = Connecting::new(&self.0, place);
-        Some(async move {
+        // Boxed to keep the future of other calls small.
+        Some(Box::pin(async move {
             let sender = connecting.connected().await.map_err(Failure::Unsent)?;
             Ok(Connection { sender, is_new: true })
-        })
+        }))
     }
 
     async fn connect_or_receive(&self, receiver: oneshot::Receiver<Sender<B>>) -> Result<Connection<B>, Failure> {
