@@ -291,7 +291,7 @@ impl<'a> FastPath<'a> {
         let path = path.strip_prefix(mount)?;
         let path = path.strip_prefix("/v2").unwrap_or(path);
         let path = path.strip_prefix("//apps").or_else(|| path.strip_prefix("/apps"))?;
-        let plain = |name: &str| !name.is_empty() && !name.contains(['/', '%']);
+        let plain = |name: &str| !name.is_empty() && !name.bytes().any(|byte| matches!(byte, b'/' | b'%'));
         if *method == Method::PUT {
             let (app, id) = path.strip_prefix('/')?.split_once('/')?;
             return (plain(app) && plain(id)).then(|| Self::Heartbeat { app: upper(app), id });
