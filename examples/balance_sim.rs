@@ -54,7 +54,7 @@ fn main() -> Result<(), BoxError> {
         }
     }
     for (event, endpoints) in Event::ALL.into_iter().flat_map(|event| [(event, 2), (event, 5)]) {
-        println!("\n{} beside calls of {endpoints} endpoints that are well", event.name());
+        println!("\n{} beside calls of {endpoints} healthy endpoints", event.name());
         let (least, most) = ("least", "most");
         println!(
             "{:<34} {:>8} {least:>8} {most:>8} {:>8} {:>8} {:>8}  ejected",
