@@ -88,6 +88,20 @@ async fn nodes_behind_one_load_balancer_converge_and_log_a_warning() {
     }
     a.empty("DELETE", "apps/ORDERS/a-0").await;
     soon().await;
+    // A node whose requests all came back to itself tries again with the next heartbeats.
+    for _ in 0..20 {
+        if a.view() == b.view() {
+            break;
+        }
+        tokio::time::sleep(30 * SECOND).await;
+        for n in 0..4 {
+            if n > 0 {
+                a.heartbeat(&format!("a-{n}"), 100).await;
+            }
+            b.heartbeat(&format!("b-{n}"), 100).await;
+        }
+        soon().await;
+    }
     assert_eq!((a.view(), a.view().len()), (b.view(), 7));
     let lines = log.lines(&["leads to this node at times", "name each node by a URL of its own"]);
     assert!(matches!(lines.len(), 1 | 2), "once for each node that reached itself: {lines:?}");
