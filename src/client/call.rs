@@ -158,7 +158,7 @@ pub(super) struct Call<E, B> {
     attempts: u32,
     /// Number of attempts that the instance may have received.
     sent: usize,
-    /// True once one of these got no response.
+    /// True once one of these lost its connection.
     has_lost: bool,
     /// Number of attempts that were not sent.
     unsent: usize,
@@ -188,8 +188,10 @@ enum AttemptOutcome {
     Unprocessed { is_busy: bool },
     /// The request was received, and its response asks for another attempt.
     Refused,
-    /// The request may have been received.
+    /// The request may have been received, and its connection was lost.
     Lost,
+    /// The request may have been received, and no response came in time.
+    TimedOut,
 }
 
 impl<E: HasAddress + Send + Sync + 'static, B: Body> Call<E, B> {
@@ -394,7 +396,8 @@ where
             Ok(_) => AttemptOutcome::Refused,
             Err(error) => match error.kind() {
                 Kind::Connect => AttemptOutcome::Unsent,
-                Kind::Call | Kind::Timeout => AttemptOutcome::Lost,
+                Kind::Call => AttemptOutcome::Lost,
+                Kind::Timeout => AttemptOutcome::TimedOut,
                 _ => AttemptOutcome::Final,
             },
         }

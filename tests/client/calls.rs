@@ -279,7 +279,7 @@ async fn call_that_lost_a_reused_connection_is_repeated_over_a_new_one() {
     assert_eq!(call().await.unwrap(), "ok");
 }
 
-/// Serves HTTP/2 connections, each of which ends with all its streams when it is told. Responses
+/// Serves HTTP/2 connections, each of which ends with all its streams when `cut` changes. Responses
 /// to `/slow` are late.
 async fn serve_until_cut(listener: TcpListener, cut: watch::Receiver<bool>) {
     loop {

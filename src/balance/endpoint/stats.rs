@@ -243,11 +243,11 @@ impl Stats {
 
     /// Records a failure of a call that began then. Notifies the balancer of a suspect.
     pub(crate) fn failed(&self, cause: Cause, begin: Timestamp, now: Timestamp) {
+        self.details.failed.fetch_add(1, Ordering::Relaxed);
         if cause == Cause::Failed && !self.is_new_failure(begin, now) {
             return;
         }
         self.history.record_failure();
-        self.details.failed.fetch_add(1, Ordering::Relaxed);
         let rules = self.details.rules.load();
         let suspicion = rules.suspect(cause, self.history.consecutive_failures(), self.history.failures());
         let Some(cause) = suspicion else { return };

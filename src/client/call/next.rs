@@ -42,7 +42,7 @@ where
             AttemptOutcome::Unsent => return Box::pin(self.next_reachable()).await,
             AttemptOutcome::Unprocessed { is_busy } => return Box::pin(self.next_after_refusal(is_busy)).await,
             AttemptOutcome::Refused => "refused",
-            AttemptOutcome::Lost => "lost",
+            AttemptOutcome::Lost | AttemptOutcome::TimedOut => "lost",
         };
         self.sent += 1;
         self.has_lost |= outcome == AttemptOutcome::Lost;

@@ -133,12 +133,12 @@ where
         mut request: Request<AttemptBody<B>>,
     ) -> impl Future<Output = Result<Response<InstanceBody>, Failure>> + Send {
         write_for_http1(&mut request, &self.0.presence.address);
-        let mut must_connect = request.extensions_mut().remove::<NewConnection>().is_some();
+        let must_connect = request.extensions_mut().remove::<NewConnection>().is_some();
         let mut may_reconnect = true;
         // Not an `async fn`: its future would hold the request twice.
         async move {
             loop {
-                let connecting = if mem::take(&mut must_connect) { self.connect_now() } else { None };
+                let connecting = if must_connect { self.connect_now() } else { None };
                 let Connection { sender, is_new } = match connecting {
                     Some(connecting) => connecting.await?,
                     None => self.connection().await?,
@@ -161,7 +161,7 @@ where
                     Err(failed) => failed,
                 };
                 // Returned if the connection ended before it took the request, as an idle one can.
-                // A new one can as well, but twice in a row nobody is behind the port.
+                // After a second new connection that ended, the instance counts as unreachable.
                 request = match failed.take_message() {
                     Some(unsent) if !is_new || mem::take(&mut may_reconnect) => unsent,
                     Some(_) => return Err(Failure::Unsent(failed.into_error().into())),

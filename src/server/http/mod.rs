@@ -133,5 +133,5 @@ fn routes(server: ServerState, mount: &str) -> Router {
 
 /// Returns the router for a server of the user's.
 pub(super) fn embedded_router(server: &ServerState) -> Router {
-    routes(server.clone(), "").layer(DispatchLayer(server.clone()))
+    routes(server.clone(), "").route_layer(DispatchLayer(server.clone()))
 }
