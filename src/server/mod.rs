@@ -214,7 +214,7 @@ impl EurekaServer {
     /// else.
     ///
     /// It is the [router](Self::router) below the path `mount`, such as `/eureka`, but heartbeats
-    /// and fetches do not need to be matched with its routes.
+    /// and fetches are not matched against its routes.
     ///
     /// # Panics
     /// Panics if `mount` is neither empty nor begins with a slash.

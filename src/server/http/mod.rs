@@ -47,9 +47,13 @@ mod source;
 mod state;
 mod throttle;
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{MethodRouter, get, post, put};
+use axum::routing::{MethodRouter, Route, get, post, put};
+use tower::layer::layer_fn;
+use tower::service_fn;
 
 use self::guard::Resource;
 #[cfg(feature = "page")]
@@ -66,7 +70,7 @@ pub(super) use self::query::pairs;
 pub(super) use self::refusals::Refusals;
 #[cfg(feature = "page")]
 pub(super) use self::response::accepts_gzip;
-use self::service::DispatchLayer;
+use self::service::Dispatch;
 pub use self::service::{RegistryService, ResponseFuture};
 pub(super) use self::state::{Parts, ServerState};
 
@@ -133,5 +137,10 @@ fn routes(server: ServerState, mount: &str) -> Router {
 
 /// Returns the router for a server of the user's.
 pub(super) fn embedded_router(server: &ServerState) -> Router {
-    routes(server.clone(), "").route_layer(DispatchLayer(server.clone()))
+    let known = server.clone();
+    routes(server.clone(), "").route_layer(layer_fn(move |route: Route| {
+        // Shared, since a clone of a route clones its layers.
+        let dispatch = Arc::new(Dispatch::before(known.clone(), route));
+        service_fn(move |request| dispatch.call(request))
+    }))
 }

@@ -20,8 +20,7 @@ use axum::extract::State;
 use axum::response::Response;
 use http::{Method, Request};
 use http_body::Body as _;
-use tower::util::Oneshot;
-use tower::{Layer, Service, ServiceExt};
+use tower::{Service, ServiceExt};
 
 use super::path::{App, Target, upper};
 use super::response::{ListRequest, NotAcceptable};
@@ -105,49 +104,29 @@ pub(super) struct Dispatch<S> {
     mount: Arc<str>,
 }
 
-/// Layer of each route of a registry that a user's router mounts.
-#[derive(Clone)]
-pub(super) struct DispatchLayer(pub(super) ServerState);
-
-impl<S> Layer<S> for DispatchLayer {
-    type Service = Dispatch<Shared<S>>;
-
-    fn layer(&self, inner: S) -> Self::Service {
-        // The router removes the path at which the registry is mounted.
-        Dispatch { server: self.0.clone(), inner: Shared(Arc::new(inner)), mount: "".into() }
-    }
-}
-
-/// Service that is cloned by its calls alone, since a clone of a route clones its layers.
-pub(super) struct Shared<S>(Arc<S>);
-
-impl<S> Clone for Shared<S> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
-    }
-}
-
-impl<S: Service<Request<Body>> + Clone> Service<Request<Body>> for Shared<S> {
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = Oneshot<S, Request<Body>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        S::clone(&self.0).oneshot(request)
-    }
-}
-
 impl<S> Dispatch<S>
 where
     S: Service<Request<Body>, Response = Response, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
 {
+    /// Creates the part before a route of an embedded router.
+    pub(super) fn before(server: ServerState, route: S) -> Self {
+        // The router removes the path at which the registry is mounted.
+        Self { server, inner: route, mount: "".into() }
+    }
+
+    pub(super) fn call(&self, request: Request<Body>) -> ResponseFuture {
+        let started = self.server.measured().start();
+        if self.server.rate_limits().is_some()
+            && let Some(refusal) = throttle::refuse_sender(&self.server, &request)
+        {
+            return self.throttled(&request, refusal, started);
+        }
+        self.authenticated(request, started)
+    }
+
     /// Authenticates the caller, if there is access control, and handles the request.
-    fn authenticated(&mut self, request: Request<Body>, started: Started) -> ResponseFuture {
+    fn authenticated(&self, request: Request<Body>, started: Started) -> ResponseFuture {
         let Some(access) = self.server.access() else {
             return match request.extensions().get::<Identity>() {
                 Some(_) if !guard::is_public(request.uri().path()) => self.refuse_identity(request, started),
@@ -161,7 +140,7 @@ where
             Authentication::Done(Ok(identity)) => self.handle(request, Some(identity), started),
             Authentication::Done(Err(refusal)) => self.refuse(request, refusal, started),
             Authentication::Slow(slow) => {
-                let (access, timer, mut service) = (access.clone(), self.timer(&request, started), self.clone());
+                let (access, timer, service) = (access.clone(), self.timer(&request, started), self.clone());
                 let authenticated = async move {
                     // The outer future measures the request.
                     let unmeasured = Started::default();
@@ -177,7 +156,7 @@ where
 
     /// Handles a request of an authenticated caller, or of any caller without access control. The
     /// permission is checked here for the fast path, and by the router for all other requests.
-    fn handle(&mut self, mut request: Request<Body>, identity: Option<Identity>, started: Started) -> ResponseFuture {
+    fn handle(&self, mut request: Request<Body>, identity: Option<Identity>, started: Started) -> ResponseFuture {
         if self.server.rate_limits().is_some()
             && request.uri().path().starts_with(&*self.mount)
             && identity.as_ref().is_none_or(|identity| identity.has(Role::Read))
@@ -190,8 +169,8 @@ where
             if let Some(identity) = identity {
                 request.extensions_mut().insert(identity);
             }
-            // Routers and routes are always ready.
-            return ResponseFuture(ResponseState::Pending(Box::pin(self.inner.call(request)), timer));
+            let response = self.inner.clone().oneshot(request);
+            return ResponseFuture(ResponseState::Pending(Box::pin(response), timer));
         };
         if let (Some(access), Some(identity)) = (self.server.access(), &identity)
             && let Err(refusal) = guard::decide(&self.server, access, identity, fast.access(), request.headers())
@@ -252,30 +231,6 @@ where
     fn timer(&self, request: &Request<Body>, started: Started) -> Timer {
         let operation = || operation::label(request.method(), request.uri().path(), &self.mount);
         self.server.measured().timer(started, operation)
-    }
-}
-
-impl<S> Service<Request<Body>> for Dispatch<S>
-where
-    S: Service<Request<Body>, Response = Response, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send,
-{
-    type Response = Response;
-    type Error = Infallible;
-    type Future = ResponseFuture;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> ResponseFuture {
-        let started = self.server.measured().start();
-        if self.server.rate_limits().is_some()
-            && let Some(refusal) = throttle::refuse_sender(&self.server, &request)
-        {
-            return self.throttled(&request, refusal, started);
-        }
-        self.authenticated(request, started)
     }
 }
 
