@@ -74,7 +74,8 @@ struct Idle<B> {
     since: Option<Instant>,
 }
 
-/// Extension of a request that is sent over a new connection, if there may be another one.
+/// Extension of a request that is sent over a new connection, unless the limit of connections is
+/// reached.
 ///
 /// The connections of an instance often end together: it stops, or closes those that were idle for
 /// some time. A call that lost a reused connection might lose the next one as well.
@@ -180,16 +181,13 @@ where
         }
     }
 
-    /// Returns a future that connects, even if there is an idle connection. `None` if there are as
-    /// many connections as there may be.
+    /// Returns a future that connects, even if there is an idle connection. `None` if the limit of
+    /// connections is reached.
     fn connect_now(&self) -> Option<BoxFuture<Result<Connection<B>, Failure>>> {
         let place = self.0.places.clone().map(Semaphore::try_acquire_owned).transpose().ok()?;
         let mut connecting = Connecting::new(&self.0, place);
         // Boxed to keep the future of other calls small.
-        Some(Box::pin(async move {
-            let sender = connecting.connected().await.map_err(Failure::Unsent)?;
-            Ok(Connection { sender, is_new: true })
-        }))
+        Some(Box::pin(async move { connecting.connected().await }))
     }
 
     async fn connect_or_receive(&self, receiver: oneshot::Receiver<Sender<B>>) -> Result<Connection<B>, Failure> {
@@ -210,9 +208,7 @@ where
         tokio::select! {
             biased;
             Ok(sender) = &mut waiter.receiver => Ok(Connection { sender, is_new: false }),
-            connected = connecting.connected() => {
-                Ok(Connection { sender: connected.map_err(Failure::Unsent)?, is_new: true })
-            }
+            connected = connecting.connected() => connected,
         }
     }
 }
@@ -321,10 +317,10 @@ where
         Self { pool: Arc::downgrade(shared), connect: Some(Box::pin(connect)) }
     }
 
-    async fn connected(&mut self) -> Result<Sender<B>, BoxError> {
+    async fn connected(&mut self) -> Result<Connection<B>, Failure> {
         let connected = self.connect.as_mut().expect("connected is awaited once").await;
         self.connect = None;
-        connected
+        Ok(Connection { sender: connected.map_err(Failure::Unsent)?, is_new: true })
     }
 }
 

@@ -129,7 +129,7 @@ async fn concurrent_calls_use_one_connection_each_and_the_next_the_most_recent()
 }
 
 #[tokio::test]
-async fn request_for_a_new_connection_reuses_none_unless_there_may_be_no_other() {
+async fn request_for_a_new_connection_reuses_none_below_the_limit() {
     for (limit, expected) in [(None, "2"), (Some(2), "2"), (Some(1), "1")] {
         let connections = with_limits(numbering(1).await, Limits { http1: limit, ..Limits::default() });
         assert_eq!(text(connections.clone().send(request()).await).await, "1");
