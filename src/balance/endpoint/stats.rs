@@ -244,7 +244,7 @@ impl Stats {
     /// Records a failure of a call that began then. Notifies the balancer of a suspect.
     pub(crate) fn failed(&self, cause: Cause, begin: Timestamp, now: Timestamp) {
         self.details.failed.fetch_add(1, Ordering::Relaxed);
-        if cause == Cause::Failed && !self.is_new_failure(begin, now) {
+        if cause == Cause::Failed && !self.count_failure(begin, now) {
             return;
         }
         self.history.record_failure();
@@ -256,10 +256,10 @@ impl Stats {
         }
     }
 
-    /// Returns `false` if the call was pending when another one failed, and ends together with it
-    /// and without a success in between. That is one event, such as the end of a connection with
-    /// all its streams.
-    fn is_new_failure(&self, begin: Timestamp, now: Timestamp) -> bool {
+    /// Counts a failure. Returns `false` if the call was pending when another one failed, and ends
+    /// within 5 ms of it, without a success in between. That is one event, such as the end of a
+    /// connection with all its streams.
+    fn count_failure(&self, begin: Timestamp, now: Timestamp) -> bool {
         let is_new = |latest: u64| {
             self.history.consecutive_failures() == 0
                 || begin.nanos() >= latest
