@@ -19,7 +19,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::{Barrier, watch};
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
 use tower::ServiceExt;
 use tower_eureka::balance::{Cause, Ejection, EndpointState};
 use tower_eureka::client::{CallOptions, HttpClient, WaitForReady};
@@ -279,36 +278,52 @@ async fn call_that_lost_a_reused_connection_is_repeated_over_a_new_one() {
     assert_eq!(call().await.unwrap(), "ok");
 }
 
-/// Serves HTTP/2 connections, each of which ends with all its streams when `cut` changes. Responses
-/// to `/slow` are late.
-async fn serve_until_cut(listener: TcpListener, cut: watch::Receiver<bool>) {
-    loop {
-        let (stream, _) = listener.accept().await.unwrap();
-        let mut cut = cut.clone();
-        cut.mark_unchanged();
-        tokio::spawn(async move {
-            let service = hyper::service::service_fn(async |request: Request<Incoming>| {
-                let delay = if request.uri().path() == "/slow" { 500 } else { 0 };
-                sleep(Duration::from_millis(delay)).await;
-                Ok::<_, Infallible>(Response::new(Full::new(Bytes::from("ok"))))
+/// HTTP/2 instances, of which the connections of some end with all their streams on demand.
+#[derive(Default)]
+struct Streams {
+    /// Ends the connections that are open.
+    cut: watch::Sender<()>,
+    /// Number of requests to `/held`. They get no response before `released`.
+    held: watch::Sender<usize>,
+    released: watch::Sender<bool>,
+}
+
+impl Streams {
+    async fn serve(self: Arc<Self>, listener: TcpListener, ends: bool) {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let (mut cut, streams) = (self.cut.subscribe(), self.clone());
+            tokio::spawn(async move {
+                let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+                    let streams = streams.clone();
+                    async move {
+                        if request.uri().path() == "/held" {
+                            streams.held.send_modify(|held| *held += 1);
+                            streams.released.subscribe().wait_for(|released| *released).await.unwrap();
+                        }
+                        Ok::<_, Infallible>(Response::new(Full::new(Bytes::from("ok"))))
+                    }
+                });
+                let http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+                tokio::select! {
+                    biased;
+                    _ = cut.changed(), if ends => {}
+                    _ = http.serve_connection(TokioIo::new(stream), service) => {}
+                }
             });
-            let http = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-            tokio::select! {
-                _ = http.serve_connection(TokioIo::new(stream), service) => {}
-                _ = cut.changed() => {}
-            }
-        });
+        }
     }
 }
 
 #[tokio::test]
 async fn connection_that_ends_with_many_streams_ejects_no_instance() {
+    const CALLS: usize = 40;
     let world = World::new().await;
-    let [cut, never] = [(); 2].map(|()| watch::Sender::new(false));
-    for id in ["a", "b"] {
+    let streams = Arc::new(Streams::default());
+    for (id, ends) in [("a", true), ("b", false)] {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         world.register("orders", id, listener.local_addr().unwrap().port()).await;
-        tokio::spawn(serve_until_cut(listener, if id == "a" { cut.subscribe() } else { never.subscribe() }));
+        tokio::spawn(streams.clone().serve(listener, ends));
     }
     world.sees(2).await;
     let call = |path: &str| {
@@ -318,9 +333,10 @@ async fn connection_that_ends_with_many_streams_ejects_no_instance() {
     for _ in 0..20 {
         call("/").await.unwrap().into_body().collect().await.unwrap();
     }
-    let calls: Vec<_> = (0..40).map(|_| tokio::spawn(call("/slow"))).collect();
-    sleep(Duration::from_millis(200)).await;
-    cut.send_replace(true);
+    let calls: Vec<_> = (0..CALLS).map(|_| tokio::spawn(call("/held"))).collect();
+    streams.held.subscribe().wait_for(|held| *held == CALLS).await.unwrap();
+    streams.cut.send_replace(());
+    streams.released.send_replace(true);
     for response in join_all(calls).await {
         response.unwrap().unwrap();
     }
