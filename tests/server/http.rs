@@ -80,6 +80,20 @@ async fn router_can_be_nested_at_any_path() {
     }
 }
 
+#[cfg(feature = "access")]
+#[tokio::test]
+async fn access_control_of_a_merged_router_leaves_unknown_paths_to_the_application() {
+    use tower_eureka::server::{Access, Role};
+
+    let access = Access::new().user("reader", "secret", [Role::Read]);
+    let server = EurekaServer::builder().access(access).build().unwrap();
+    let router = Router::new().merge(server.router());
+    for (path, status) in [("/apps", StatusCode::UNAUTHORIZED), ("/favicon.ico", StatusCode::NOT_FOUND)] {
+        let response = router.clone().oneshot(request("GET", path).body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(response.status(), status, "{path}");
+    }
+}
+
 #[tokio::test]
 async fn lists_contain_registered_instances() {
     let server = Server::with_order().await;
