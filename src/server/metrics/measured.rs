@@ -92,11 +92,9 @@ impl Measured {
         Self::default()
     }
 
+    #[cfg(feature = "prometheus")]
     pub(in crate::server) fn is_enabled(&self) -> bool {
-        #[cfg(feature = "prometheus")]
-        return self.latencies.is_some();
-        #[cfg(not(feature = "prometheus"))]
-        false
+        self.latencies.is_some()
     }
 
     /// Returns the start of a request.
