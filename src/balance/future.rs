@@ -178,7 +178,7 @@ where
             Ok(response) => Ok(this.observer.observe(completion, response)),
             Err(error) => {
                 let outcome = this.observer.observe_error(&*error);
-                completion.outcome(outcome);
+                completion.lost(outcome);
                 Err(call_error(error, outcome, &completion))
             }
         })

@@ -103,8 +103,9 @@ impl Ejection {
     /// Sets the number of failures in a row after which an endpoint is ejected. Zero disables the
     /// rule. Defaults to 5.
     ///
-    /// Failures of calls that were pending at the same time and ended within 5 ms count as one,
-    /// such as those of a connection that ended.
+    /// A call that got no response, or one that broke off, does not count if it was pending when
+    /// the latest such call was counted, and no call succeeded since: a connection that ends takes
+    /// many calls with it.
     #[must_use]
     pub fn consecutive_failures(mut self, failures: u32) -> Self {
         self.consecutive_failures = failures;

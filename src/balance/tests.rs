@@ -410,6 +410,36 @@ async fn body_that_breaks_off_is_a_failure() {
     assert_eq!((pending(&balance), cost(&balance)), (0, PENALTY));
 }
 
+/// Their connection ended, and their readers notice it one after the other.
+#[tokio::test(start_paused = true)]
+async fn pending_responses_that_break_off_count_as_one_failure() {
+    let balance =
+        responding(|| Response::new(frames(vec![Ok(Frame::data("a".into())), Err("connection lost".into())]))).await;
+    let failures = || balance.snapshot().endpoints()[0].failures();
+    for expected in [1, 2] {
+        let mut bodies = Vec::new();
+        for _ in 0..20 {
+            bodies.push(balance.clone().oneshot(()).await.unwrap().into_body());
+        }
+        for mut body in bodies {
+            body.frame().await.unwrap().unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            assert!(body.frame().await.unwrap().is_err());
+        }
+        assert_eq!(failures(), expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn responses_that_report_a_failure_all_count() {
+    let balance = responding(|| Response::builder().status(503).body(Empty::<Bytes>::new()).unwrap()).await;
+    let mut responses = Vec::new();
+    for _ in 0..20 {
+        responses.push(balance.clone().oneshot(()).await.unwrap());
+    }
+    assert_eq!(balance.snapshot().endpoints()[0].failures(), 20);
+}
+
 #[tokio::test(start_paused = true)]
 async fn server_errors_and_overload_raise_the_cost_and_client_errors_do_not() {
     for (status, failed) in [(200, false), (404, false), (429, true), (500, true), (503, true)] {

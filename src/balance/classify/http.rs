@@ -213,7 +213,7 @@ impl BodyGuard for HttpCompletion {
     }
 
     fn on_error(&mut self) {
-        self.completion.failure();
+        self.completion.lost(Outcome::Failure { retry_after: None });
     }
 }
 

@@ -268,7 +268,7 @@ fn new_stats<S: Clone + Send + Sync + 'static>(
         missing_responses: pool.missing_responses().clone(),
         detector: Arc::downgrade(shared) as Weak<_>,
         failed: Default::default(),
-        failed_at: Default::default(),
+        lost_at: Default::default(),
         evaluated: Default::default(),
         responses: Default::default(),
         silent: Default::default(),

@@ -144,6 +144,16 @@ impl Completion {
     /// Records the outcome of the call. Only the first outcome counts, except for a failure after a
     /// success.
     pub fn outcome(&mut self, outcome: Outcome) {
+        self.record(outcome, false);
+    }
+
+    /// Records the outcome of a call that got no response, or one that broke off. One event may end
+    /// many of them, so their failures [count once](Stats::lost).
+    pub(crate) fn lost(&mut self, outcome: Outcome) {
+        self.record(outcome, true);
+    }
+
+    fn record(&mut self, outcome: Outcome, is_lost: bool) {
         match (self.state.get(), outcome) {
             (CallState::FAILURE | CallState::OVER, _) | (CallState::SUCCESS, Outcome::Success) => return,
             _ => {}
@@ -169,8 +179,10 @@ impl Completion {
                 self.stats.load.measure(nanos(elapsed), now, || self.is_outpaced());
                 return self.succeeded();
             }
-            Outcome::Failure { retry_after } => self.failed(Cause::Failed, elapsed.max(limited(retry_after)), now),
-            Outcome::Unreachable => self.failed(Cause::Unreachable, elapsed, now),
+            Outcome::Failure { retry_after } => {
+                self.failed(Cause::Failed, is_lost, elapsed.max(limited(retry_after)), now);
+            }
+            Outcome::Unreachable => self.failed(Cause::Unreachable, false, elapsed, now),
             Outcome::TimedOut | Outcome::Cancelled | Outcome::Unprocessed => {}
             Outcome::Overloaded { retry_after } => {
                 // First, since the end of the half-open state resets the measurements.
@@ -249,9 +261,13 @@ impl Completion {
         self.report(Ok(()));
     }
 
-    fn failed(&mut self, cause: Cause, latency: Duration, now: Timestamp) {
+    fn failed(&mut self, cause: Cause, is_lost: bool, latency: Duration, now: Timestamp) {
         self.report(Err(cause));
-        self.stats.failed(cause, self.start, now);
+        if is_lost {
+            self.stats.lost(self.start, now);
+        } else {
+            self.stats.failed(cause, now);
+        }
         let latency = latency.max(self.penalty(self.stats.history.failures()));
         self.stats.load.record(nanos(latency), now);
     }
@@ -282,7 +298,7 @@ impl Completion {
             return self.return_permit();
         }
         let now = Timestamp::now();
-        self.failed(Cause::Failed, now.since(self.start), now);
+        self.failed(Cause::Failed, false, now.since(self.start), now);
         self.cancel();
         self.state.set(CallState::OVER);
     }

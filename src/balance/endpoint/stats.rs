@@ -41,9 +41,6 @@ const MIN_BEGIN_DISTANCE: Duration = Duration::from_millis(2);
 /// calls within a few milliseconds before it reads a response.
 const MIN_END_DISTANCE: Duration = Duration::from_millis(10);
 
-/// Failures of pending calls that ended closer together than this count as one.
-const MIN_FAILURE_DISTANCE: Duration = Duration::from_millis(5);
-
 /// Minimum expected latency of an endpoint that has not responded since it was added or restored:
 /// it may have to establish a connection, and to load data.
 const MIN_EXPECTED_UNMEASURED: Duration = Duration::from_millis(100);
@@ -71,8 +68,8 @@ pub(crate) struct Details {
     pub(crate) detector: Weak<dyn OutlierDetector>,
     /// Failed calls since the last sweep.
     pub(crate) failed: AtomicU32,
-    /// Time of the latest failure that counted, in nanoseconds; 0 for none.
-    pub(crate) failed_at: AtomicU64,
+    /// Time of the latest lost call that counted, in nanoseconds; 0 for none.
+    pub(crate) lost_at: AtomicU64,
     /// Tick of the last evaluation for an ejection; 0 for none.
     pub(crate) evaluated: AtomicU32,
     /// Number of responses at the last reset of the measurements.
@@ -241,12 +238,9 @@ impl Stats {
         if silent.responses == self.load.calls().responses() { (silent.calls, silent.first) } else { (0, None) }
     }
 
-    /// Records a failure of a call that began then. Notifies the balancer of a suspect.
-    pub(crate) fn failed(&self, cause: Cause, begin: Timestamp, now: Timestamp) {
+    /// Records a failure. Notifies the balancer of a suspect.
+    pub(crate) fn failed(&self, cause: Cause, now: Timestamp) {
         self.details.failed.fetch_add(1, Ordering::Relaxed);
-        if cause == Cause::Failed && !self.count_failure(begin, now) {
-            return;
-        }
         self.history.record_failure();
         let rules = self.details.rules.load();
         let suspicion = rules.suspect(cause, self.history.consecutive_failures(), self.history.failures());
@@ -256,17 +250,23 @@ impl Stats {
         }
     }
 
-    /// Counts a failure. Returns `false` if the call was pending when another one failed, and ends
-    /// within 5 ms of it, without a success in between. That is one event, such as the end of a
-    /// connection with all its streams.
-    fn count_failure(&self, begin: Timestamp, now: Timestamp) -> bool {
-        let is_new = |latest: u64| {
-            self.history.consecutive_failures() == 0
-                || begin.nanos() >= latest
-                || now.nanos().saturating_sub(latest) >= MIN_FAILURE_DISTANCE.as_nanos() as u64
-        };
+    /// Records that a call that began then got no response, or one that broke off. Of those that
+    /// one event ended, all but the first count only for the share of failures.
+    pub(crate) fn lost(&self, begin: Timestamp, now: Timestamp) {
+        if self.count_lost(begin, now) {
+            self.failed(Cause::Failed, now);
+        } else {
+            self.details.failed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts a lost call. Returns `false` if it was pending when the latest one was counted, and
+    /// no call succeeded since. That is one event, such as the end of a connection with all its
+    /// streams, which their readers may notice one after the other.
+    fn count_lost(&self, begin: Timestamp, now: Timestamp) -> bool {
+        let is_new = |latest: u64| self.history.consecutive_failures() == 0 || begin.nanos() >= latest;
         let next = |latest| is_new(latest).then_some(now.nanos());
-        self.details.failed_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
+        self.details.lost_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
     }
 
     /// Limits evaluations, each of which reads all endpoints. If all endpoints fail alike, none is

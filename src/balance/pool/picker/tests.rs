@@ -25,7 +25,7 @@ fn member(id: u64) -> Member {
         missing_responses: Arc::default(),
         detector: Weak::<Shared<()>>::new() as Weak<dyn OutlierDetector>,
         failed: Default::default(),
-        failed_at: Default::default(),
+        lost_at: Default::default(),
         evaluated: Default::default(),
         responses: Default::default(),
         silent: Default::default(),
