@@ -59,6 +59,7 @@ pub(in crate::server) use self::refused::RefusedCopies;
 pub(in crate::server) use self::stats::PeerState;
 use super::Error;
 use super::events::Events;
+use super::outbound::Outbound;
 use super::settings::{Peers, UNUSABLE_URL};
 use crate::config::{ServerSource, ServiceUrl};
 use crate::model::{InstanceStatus, ReplicationAction};
@@ -70,12 +71,12 @@ const SOURCE_LIMIT: Duration = Duration::from_secs(30);
 /// Replication to the peers of this node.
 #[derive(Debug)]
 pub(in crate::server) struct Replication {
+    outbound: Outbound,
     stack: HttpStack,
     limits: Limits,
     /// Set if this node shows other regions. Then requests to peers exclude them, since a Java peer
     /// may show them, too.
     excludes_other_regions: bool,
-    check_tls: Result<(), String>,
     /// Sent with each batch. It is random, so that a node recognises its own batches.
     node_id: Arc<str>,
     my_url: Option<String>,
@@ -103,6 +104,7 @@ impl Replication {
         events: Arc<Events>,
     ) -> Result<Self, Error> {
         let replication = Self {
+            outbound: settings.outbound.clone(),
             stack: settings.outbound.stack(settings.connect_timeout, settings.read_timeout),
             limits: Limits {
                 capacity: settings.queue_capacity,
@@ -112,7 +114,6 @@ impl Replication {
                 outage: settings.outage_limit,
             },
             excludes_other_regions,
-            check_tls: settings.outbound.check_tls(),
             node_id: format!("{:032x}", fastrand::u128(..)).into(),
             my_url: settings.my_url.clone(),
             source: settings.list_source(&own_hosts[0]),
@@ -301,7 +302,8 @@ impl Replication {
         };
         urls.retain(|url| !own.matches(url));
         if let Some(url) = urls.iter().find(|url| url.is_secure()) {
-            self.check_tls.as_ref().map_err(|reason| Error::no_tls(url.as_str(), reason))?;
+            // Late, since it reads the CAs of the system, which takes milliseconds.
+            self.outbound.check_tls().map_err(|reason| Error::no_tls(url.as_str(), &reason))?;
         }
         Ok(urls)
     }
