@@ -11,9 +11,10 @@ use flate2::{Compress, Compression, Crc, FlushCompress};
 const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
 /// Empty final block.
 const END: [u8; 2] = [3, 0];
-/// Compression level. Higher levels take a tenth of a second more for 25 MB of JSON and save
-/// little.
-const LEVEL: Compression = Compression::new(6);
+/// Compression level. With zlib-rs, level 6 compresses a list of 10 MB of JSON to 449 KB in 58 ms,
+/// 8 to 409 KB in 78 ms, and 9 saves no more than another 2 KB. A block is compressed once and sent
+/// many times.
+const LEVEL: Compression = Compression::new(8);
 /// Maximum length of a stored block.
 const STORED_MAX: usize = 0xffff;
 
