@@ -59,7 +59,6 @@ pub(in crate::server) use self::refused::RefusedCopies;
 pub(in crate::server) use self::stats::PeerState;
 use super::Error;
 use super::events::Events;
-use super::outbound::Outbound;
 use super::settings::{Peers, UNUSABLE_URL};
 use crate::config::{ServerSource, ServiceUrl};
 use crate::model::{InstanceStatus, ReplicationAction};
@@ -71,12 +70,12 @@ const SOURCE_LIMIT: Duration = Duration::from_secs(30);
 /// Replication to the peers of this node.
 #[derive(Debug)]
 pub(in crate::server) struct Replication {
-    outbound: Outbound,
     stack: HttpStack,
     limits: Limits,
     /// Set if this node shows other regions. Then requests to peers exclude them, since a Java peer
     /// may show them, too.
     excludes_other_regions: bool,
+    check_tls: Result<(), String>,
     /// Sent with each batch. It is random, so that a node recognises its own batches.
     node_id: Arc<str>,
     my_url: Option<String>,
@@ -103,8 +102,10 @@ impl Replication {
         excludes_other_regions: bool,
         events: Arc<Events>,
     ) -> Result<Self, Error> {
+        let (urls, source) = (settings.zones.urls(), settings.list_source(&own_hosts[0]));
+        // Reads the CAs of the system, which takes milliseconds.
+        let may_need_tls = source.is_some() || urls.iter().any(ServiceUrl::is_secure);
         let replication = Self {
-            outbound: settings.outbound.clone(),
             stack: settings.outbound.stack(settings.connect_timeout, settings.read_timeout),
             limits: Limits {
                 capacity: settings.queue_capacity,
@@ -114,9 +115,10 @@ impl Replication {
                 outage: settings.outage_limit,
             },
             excludes_other_regions,
+            check_tls: if may_need_tls { settings.outbound.check_tls() } else { Ok(()) },
             node_id: format!("{:032x}", fastrand::u128(..)).into(),
             my_url: settings.my_url.clone(),
-            source: settings.list_source(&own_hosts[0]),
+            source,
             own_hosts,
             own_port,
             is_listed: AtomicBool::new(false),
@@ -125,7 +127,7 @@ impl Replication {
             list: ArcSwap::default(),
             events,
         };
-        let urls = replication.without_own(settings.zones.urls())?;
+        let urls = replication.without_own(urls)?;
         replication.list.store(Arc::new(urls.into_iter().map(|url| replication.peer(url)).collect()));
         Ok(replication)
     }
@@ -302,8 +304,7 @@ impl Replication {
         };
         urls.retain(|url| !own.matches(url));
         if let Some(url) = urls.iter().find(|url| url.is_secure()) {
-            // Late, since it reads the CAs of the system, which takes milliseconds.
-            self.outbound.check_tls().map_err(|reason| Error::no_tls(url.as_str(), &reason))?;
+            self.check_tls.as_ref().map_err(|reason| Error::no_tls(url.as_str(), reason))?;
         }
         Ok(urls)
     }
