@@ -148,7 +148,7 @@ impl Completion {
     }
 
     /// Records the outcome of a call that got no response, or one that broke off. One event may end
-    /// many of them, so their failures [count once](Stats::lost).
+    /// many of them, so their failures [count once](Stats::failed).
     pub(crate) fn lost(&mut self, outcome: Outcome) {
         self.record(outcome, true);
     }
@@ -263,11 +263,7 @@ impl Completion {
 
     fn failed(&mut self, cause: Cause, is_lost: bool, latency: Duration, now: Timestamp) {
         self.report(Err(cause));
-        if is_lost {
-            self.stats.lost(self.start, now);
-        } else {
-            self.stats.failed(cause, now);
-        }
+        self.stats.failed(cause, is_lost.then_some(self.start), now);
         let latency = latency.max(self.penalty(self.stats.history.failures()));
         self.stats.load.record(nanos(latency), now);
     }

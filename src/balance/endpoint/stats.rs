@@ -238,25 +238,20 @@ impl Stats {
         if silent.responses == self.load.calls().responses() { (silent.calls, silent.first) } else { (0, None) }
     }
 
-    /// Records a failure. Notifies the balancer of a suspect.
-    pub(crate) fn failed(&self, cause: Cause, now: Timestamp) {
+    /// Records a failure, of a call that began then if it was lost: it got no response, or one that
+    /// broke off. Of those that one event ended, all but the first count only for the share of
+    /// failures. Notifies the balancer of a suspect.
+    pub(crate) fn failed(&self, cause: Cause, lost: Option<Timestamp>, now: Timestamp) {
         self.details.failed.fetch_add(1, Ordering::Relaxed);
+        if lost.is_some_and(|begin| !self.count_lost(begin, now)) {
+            return;
+        }
         self.history.record_failure();
         let rules = self.details.rules.load();
         let suspicion = rules.suspect(cause, self.history.consecutive_failures(), self.history.failures());
         let Some(cause) = suspicion else { return };
         if cause.is_certain() || self.may_evaluate(now) {
             self.details.notify(|detector| detector.on_suspect(self.details.id, cause));
-        }
-    }
-
-    /// Records that a call that began then got no response, or one that broke off. Of those that
-    /// one event ended, all but the first count only for the share of failures.
-    pub(crate) fn lost(&self, begin: Timestamp, now: Timestamp) {
-        if self.count_lost(begin, now) {
-            self.failed(Cause::Failed, now);
-        } else {
-            self.details.failed.fetch_add(1, Ordering::Relaxed);
         }
     }
 
