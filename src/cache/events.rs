@@ -7,10 +7,10 @@ use std::task::{Context, Poll, ready};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::WatchStream;
 
+use super::changed::changed;
 use super::progress::Progress;
 use super::publish::RegistryCache;
 use super::snapshot::Snapshot;
-use super::vip_index::changed;
 use crate::error::Error;
 use crate::model::{Application, Instance, InstanceChange};
 use crate::untrusted::Quoted;

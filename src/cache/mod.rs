@@ -19,6 +19,7 @@
 //! [`Eureka::status`](crate::Eureka::status) returns the state of the refresh, and
 //! [`Eureka::events`](crate::Eureka::events) streams the changes of all applications.
 
+mod changed;
 mod continuity;
 mod events;
 mod fetcher;
@@ -41,6 +42,7 @@ mod snapshot;
 mod source;
 mod spare;
 mod status;
+mod tally;
 mod vip_index;
 
 pub use crate::config::Disappearance;

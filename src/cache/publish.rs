@@ -18,6 +18,7 @@ use super::progress::Progress;
 use super::regions::RegionSplit;
 use super::snapshot::Snapshot;
 use super::source::RegistrySource;
+use super::tally::Tally;
 use crate::config::ClientConfig;
 use crate::error::{Error, Kind};
 use crate::metrics::RegistryMetrics;
@@ -228,9 +229,9 @@ async fn refresh_loop(
         published.publish(fetcher.restore(restored.list).await);
         progress.send_modify(|progress| progress.source = RegistrySource::File);
     }
-    let metrics = RegistryMetrics::default();
+    let (metrics, mut tally) = (RegistryMetrics::default(), Tally::default());
     if progress.borrow().source != RegistrySource::None {
-        write_size(&metrics, &published.snapshot.load(), 0);
+        write_size(&metrics, &mut tally, &published.snapshot, 0);
     }
     metrics.stale(progress.borrow().source == RegistrySource::File);
     let age = || progress.borrow().age();
@@ -257,7 +258,10 @@ async fn refresh_loop(
                 now.completed = number;
                 if fetcher.has_asked() {
                     record(&mut now, &fetcher, refreshed);
-                    write(&metrics, &now, &fetcher, &published.snapshot.load());
+                    write(&metrics, &now, &fetcher);
+                    if now.error.is_none() {
+                        write_size(&metrics, &mut tally, &published.snapshot, now.held);
+                    }
                 } else {
                     now.interest = fetcher.interest();
                 }
@@ -308,7 +312,7 @@ fn record(progress: &mut Progress, fetcher: &Fetcher, refreshed: Result<(), Erro
 }
 
 /// Writes the metrics of a refresh.
-fn write(metrics: &RegistryMetrics, progress: &Progress, fetcher: &Fetcher, snapshot: &Snapshot) {
+fn write(metrics: &RegistryMetrics, progress: &Progress, fetcher: &Fetcher) {
     let report = fetcher.report();
     for fetch in &report.fetches {
         metrics.fetched(fetch.outcome.as_str(), fetch.server.as_deref(), fetch.elapsed, fetch.received);
@@ -317,18 +321,16 @@ fn write(metrics: &RegistryMetrics, progress: &Progress, fetcher: &Fetcher, snap
     report.lags.iter().for_each(|lag| metrics.propagated(*lag));
     metrics.age(progress.age());
     metrics.stale(progress.error.is_some());
-    if progress.error.is_none() {
-        write_size(metrics, snapshot, progress.held);
-    }
 }
 
-/// Writes the metrics of the size of the copy. Counts all instances, but only if the feature
-/// `metrics` asks for it.
-fn write_size(metrics: &RegistryMetrics, snapshot: &Snapshot, held: usize) {
+/// Writes the metrics of the size of the copy.
+fn write_size(metrics: &RegistryMetrics, tally: &mut Tally, snapshot: &ArcSwap<Snapshot>, held: usize) {
     if cfg!(feature = "metrics") {
-        let counts = snapshot.counts();
+        let snapshot = snapshot.load_full();
+        let applications = snapshot.applications.len();
+        let counts = tally.count(snapshot);
         let by_status = InstanceStatus::ALL.map(|status| (status.as_str(), counts.of(status)));
-        metrics.registry(snapshot.applications.len(), by_status, held);
+        metrics.registry(applications, by_status, held);
     }
 }
 

@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use super::changed::{Differing, changed};
 use crate::model::{Application, Instance, app_name};
 
 /// Index from VIP addresses to the applications that have instances with them.
@@ -56,10 +57,10 @@ impl VipChanges {
     fn between(
         known: Option<&Application>,
         now: Option<&Application>,
-        differing: Option<Differing<'_>>,
+        differing: Differing<'_>,
         list: fn(&Instance) -> Option<&Arc<str>>,
     ) -> Self {
-        if differing.is_some_and(|differing| differing.have_same(list)) {
+        if has_same(differing, list) {
             return Self { removed: BTreeSet::new(), added: BTreeSet::new() };
         }
         let (mut removed, mut added) = (addresses(known, list), addresses(now, list));
@@ -86,38 +87,11 @@ impl VipChanges {
     }
 }
 
-/// Instances that differ between two states of an application.
-#[derive(Clone, Copy)]
-struct Differing<'a> {
-    known: &'a [Arc<Instance>],
-    now: &'a [Arc<Instance>],
-    /// Instance that is in both states.
-    stayed: &'a Arc<Instance>,
-}
-
-impl<'a> Differing<'a> {
-    /// Returns `None` if no instance is known to be in both states.
-    fn between(known: Option<&'a Application>, now: Option<&'a Application>) -> Option<Self> {
-        let (mut known, mut now) = (&known?.instances[..], &now?.instances[..]);
-        let mut stayed = None;
-        while let ([first, known_rest @ ..], [same, now_rest @ ..]) = (known, now)
-            && Arc::ptr_eq(first, same)
-        {
-            (known, now, stayed) = (known_rest, now_rest, Some(first));
-        }
-        while let ([known_rest @ .., last], [now_rest @ .., same]) = (known, now)
-            && Arc::ptr_eq(last, same)
-        {
-            (known, now, stayed) = (known_rest, now_rest, Some(last));
-        }
-        stayed.map(|stayed| Self { known, now, stayed })
-    }
-
-    /// Returns `true` if they have the same list of addresses as the instance that stayed. That is
-    /// the usual case, and it is found without reading the other instances.
-    fn have_same(self, list: fn(&Instance) -> Option<&Arc<str>>) -> bool {
-        self.known.iter().chain(self.now).all(|changed| list(changed) == list(self.stayed))
-    }
+/// Returns `true` if all instances that differ have the same list of addresses as one that stayed.
+/// That is the usual case, and it is found without reading the other instances.
+fn has_same(differing: Differing<'_>, list: fn(&Instance) -> Option<&Arc<str>>) -> bool {
+    let Differing { known, now, stayed } = differing;
+    stayed.is_some_and(|stayed| known.iter().chain(now).all(|changed| list(changed) == list(stayed)))
 }
 
 /// Returns the distinct addresses of an application in upper case. Nearly all instances of an
@@ -134,34 +108,6 @@ fn addresses(app: Option<&Application>, list: fn(&Instance) -> Option<&Arc<str>>
     lists.sort_unstable();
     lists.dedup();
     lists.into_iter().flat_map(|list| list.split(',')).map(str::trim).filter(|v| !v.is_empty()).map(app_name).collect()
-}
-
-/// Name of an application, its earlier state and its present state.
-pub(super) type Changed<'a> = (&'a Arc<str>, Option<&'a Application>, Option<&'a Application>);
-
-/// Returns the applications that are not the same `Arc` in both states.
-pub(super) fn changed<'a>(
-    before: &'a BTreeMap<Arc<str>, Arc<Application>>,
-    after: &'a BTreeMap<Arc<str>, Arc<Application>>,
-) -> impl Iterator<Item = Changed<'a>> {
-    let (mut before, mut after) = (before.iter().peekable(), after.iter().peekable());
-    std::iter::from_fn(move || {
-        loop {
-            let known = match (before.peek(), after.peek()) {
-                (None, None) => return None,
-                (Some((known, _)), Some((now, _))) if known > now => None,
-                (None, Some(_)) => None,
-                _ => before.next(),
-            };
-            let now = after.next_if(|(now, _)| known.is_none_or(|(known, _)| known == *now));
-            match (known, now) {
-                (Some((_, known)), Some((_, now))) if Arc::ptr_eq(known, now) => {}
-                (Some((name, known)), now) => return Some((name, Some(&**known), now.map(|(_, now)| &**now))),
-                (None, Some((name, now))) => return Some((name, None, Some(&**now))),
-                (None, None) => return None,
-            }
-        }
-    })
 }
 
 #[cfg(test)]
