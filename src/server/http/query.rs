@@ -18,6 +18,10 @@ pub(super) fn first<'a>(query: Option<&'a str>, name: &str) -> Option<Cow<'a, st
 }
 
 fn decode(text: &str) -> Cow<'_, str> {
+    // The query of a heartbeat is plain.
+    if !text.bytes().any(|byte| matches!(byte, b'+' | b'%')) {
+        return Cow::Borrowed(text);
+    }
     if text.contains('+') {
         let spaced = text.replace('+', " ");
         return Cow::Owned(percent_decode_str(&spaced).decode_utf8_lossy().into_owned());
