@@ -1,9 +1,10 @@
 use std::borrow::Borrow;
 use std::collections::HashMap;
-use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use foldhash::fast::RandomState;
 
 use super::lease::Lease;
 use crate::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -12,6 +13,9 @@ use crate::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 const SHARDS: usize = 64;
 
 /// All leases, distributed by a hash of application and instance id.
+///
+/// Ids that were chosen for the same shard share its lock and nothing else, so the hash may be a
+/// fast one. The maps of the shards have the hash of the standard library.
 #[derive(Debug)]
 pub(super) struct Shards {
     shards: Box<[Shard]>,
@@ -20,7 +24,7 @@ pub(super) struct Shards {
 
 impl Shards {
     pub(super) fn new() -> Self {
-        Self { shards: (0..SHARDS).map(|_| Shard::default()).collect(), hasher: RandomState::new() }
+        Self { shards: (0..SHARDS).map(|_| Shard::default()).collect(), hasher: RandomState::default() }
     }
 
     pub(super) fn shard(&self, app: &str, id: &str) -> &Shard {
