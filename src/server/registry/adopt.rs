@@ -43,7 +43,7 @@ impl Registry {
         let mut leases = self.shards.write(&app, &id);
         let is_newer = match leases.get(&app, &id) {
             Some(lease) => {
-                self.ahead.clamp_copy(&mut copy, lease.instance().last_dirty_timestamp, self.at(now).published());
+                self.ahead.clamp_copy(&mut copy, lease.last_dirty_timestamp(), self.at(now).published());
                 replaces(&copy, lease.instance())
             }
             None => {
@@ -69,7 +69,7 @@ impl Registry {
             let is_new = known.is_none();
             let sender = Registrant { owner, ..Origin::Replica.into() };
             let registrant = known.map_or(sender.clone(), |lease| {
-                let is_newer = lease.instance().last_dirty_timestamp < copy.last_dirty_timestamp;
+                let is_newer = lease.last_dirty_timestamp() < copy.last_dirty_timestamp;
                 lease.registrant().with_owner_of(&sender, is_newer)
             });
             self.admit(&mut leases, copy, registrant, overridden, duration_secs, since, now)?;

@@ -48,7 +48,7 @@ impl Registry {
             drop(leases);
             evicted += 1;
             self.changes().counts().add_expired();
-            audit::expired(app, id, lease.instance().status, evicted > EVICTIONS_SHOWN);
+            audit::expired(app, id, lease.status(), evicted > EVICTIONS_SHOWN);
         }
         if evicted > EVICTIONS_SHOWN {
             audit::many_expired(evicted, EVICTIONS_SHOWN);

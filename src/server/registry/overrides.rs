@@ -47,7 +47,7 @@ impl Registry {
         let Some(lease) = lease else { return Effect::NotFound };
         lease.renew(self.settings.lease_doubling, now);
         let is_unchanged = match to {
-            Some(to) => to == lease.instance().status,
+            Some(to) => to == lease.status(),
             None => lease.override_status(now).is_none(),
         };
         if is_unchanged {

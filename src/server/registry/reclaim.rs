@@ -26,7 +26,7 @@ impl Registry {
             self.publish_removal(&lease, &id, self.at(now).published(), now);
             self.ended(&lease, &id, End::Evicted, now);
             drop(leases);
-            audit::evicted_silent(&app, &id, lease.instance().status);
+            audit::evicted_silent(&app, &id, lease.status());
             self.changes().counts().add_reclaimed();
             self.capacity.log_reclaimed(&self.listing);
         }

@@ -55,17 +55,17 @@ impl Registry {
         let published = self.at(now).published();
         let duration_secs = lease_duration_secs(&mut incoming, &self.settings);
         let old = leases.get(&incoming.app, incoming.id());
-        let ours = old.and_then(|old| old.instance().last_dirty_timestamp);
+        let ours = old.and_then(|old| old.last_dirty_timestamp());
         let sent = incoming.last_dirty_timestamp.unwrap_or(published);
         let sent = self.clamp(incoming.app(), incoming.id(), sent, ours, now);
         incoming.last_dirty_timestamp = Some(sent);
         let (mut instance, registrant) = match old {
             // A late or repeated request must not undo a newer registration.
-            Some(old) if old.instance().last_dirty_timestamp > incoming.last_dirty_timestamp => {
+            Some(old) if old.last_dirty_timestamp() > incoming.last_dirty_timestamp => {
                 (old.instance().clone(), old.registrant().clone())
             }
             Some(old) => {
-                let is_newer = old.instance().last_dirty_timestamp < incoming.last_dirty_timestamp;
+                let is_newer = old.last_dirty_timestamp() < incoming.last_dirty_timestamp;
                 (incoming, old.registrant().replaced_by(registrant, is_newer))
             }
             None => (incoming, registrant),
@@ -77,7 +77,7 @@ impl Registry {
             instance.overridden_status = status;
         }
         let own = instance.status;
-        instance.status = rules::status(own, overridden, old.map(|old| old.instance().status), origin);
+        instance.status = rules::status(own, overridden, old.map(|old| old.status()), origin);
         instance.last_updated_timestamp = Some(published);
         let outcome = match old.map(Lease::instance) {
             None => RegisterOutcome::New,

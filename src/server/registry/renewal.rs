@@ -31,7 +31,7 @@ impl Registry {
             if status == InstanceStatus::Unknown {
                 return Renewal::NotFound;
             }
-            (status == lease.instance().status).then(|| {
+            (status == lease.status()).then(|| {
                 lease.renew(self.settings.lease_doubling, now);
                 self.emit_renewed(lease, origin);
                 self.compare(lease, dirty, origin, now)
@@ -49,7 +49,7 @@ impl Registry {
                     return Renewal::NotFound;
                 }
                 lease.renew(self.settings.lease_doubling, now);
-                if status != lease.instance().status {
+                if status != lease.status() {
                     self.modify(lease, now, |instance| instance.status = status);
                 }
                 self.emit_renewed(lease, origin);
@@ -71,7 +71,7 @@ impl Registry {
     /// Compares versions after a renewal.
     fn compare(&self, lease: &Lease, dirty: Option<i64>, origin: Origin, now: i64) -> Renewal {
         let Some(dirty) = dirty else { return Renewal::Renewed };
-        let ours = lease.instance().last_dirty_timestamp;
+        let ours = lease.last_dirty_timestamp();
         let dirty = clamped(dirty, ours, self.at(now).published());
         let ours = ours.unwrap_or(dirty);
         if dirty > ours {
