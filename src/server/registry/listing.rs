@@ -4,6 +4,7 @@
 //! listing, and so has each copy of another region.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -47,6 +48,8 @@ struct Limits {
     growth: usize,
     /// Weight of the deletions that the delta shows.
     deletions: usize,
+    /// Largest weight of an instance within its own size limit.
+    instance: usize,
 }
 
 /// Numbers of a listing at one moment.
@@ -89,8 +92,17 @@ impl Default for Limits {
             new: unlimited,
             growth: unlimited,
             deletions: unlimited,
+            instance: unlimited,
         }
     }
+}
+
+/// Room that is taken, as far as limits count it.
+#[derive(Clone, Copy, Debug)]
+struct Room {
+    applications: usize,
+    instances: usize,
+    weight: usize,
 }
 
 #[derive(Debug, Default)]
@@ -125,6 +137,7 @@ impl Listing {
             new: registry_size_limit - registry_size_limit / 16,
             growth: registry_size_limit - registry_size_limit / 32,
             deletions: registry_size_limit / 4,
+            instance: view::max_weight_of(settings.instance_size_limit),
         };
         Self { limits, ..Self::default() }
     }
@@ -142,16 +155,14 @@ impl Listing {
             new: bytes,
             growth: bytes,
             deletions: bytes / 4,
+            instance: view::max_weight_of(settings.instance_size_limit),
         };
         Self { limits, ..Self::default() }
     }
 
     /// Publishes a new or changed instance.
     pub(in crate::server) fn put(&self, id: Arc<str>, record: Arc<Record>, now: i64) {
-        // Computed before the lock is taken, since other writers wait for it.
-        record.digest();
-        let mut published = self.lock();
-        self.insert(&mut published, id, record, now);
+        self.insert(id, record, now, &Limits::default()).expect("nothing is refused without limits");
     }
 
     /// Publishes an instance, unless that would exceed a limit. A listed instance that does not
@@ -162,31 +173,55 @@ impl Listing {
         record: Arc<Record>,
         now: i64,
     ) -> Result<(), Refused> {
-        record.digest();
-        let mut published = self.lock();
-        published.check(&self.limits, &id, &record)?;
-        self.insert(&mut published, id, record, now);
-        Ok(())
+        self.insert(id, record, now, &self.limits)
     }
 
     /// Returns an error if publishing this instance would exceed a limit.
     #[cfg(feature = "peers")]
     pub(super) fn check(&self, id: &str, record: &Record) -> Result<(), Refused> {
-        self.lock().check(&self.limits, id, record)
+        let published = self.lock();
+        let application = published.applications.get(&record.instance.app);
+        let members = application.map(|application| application.instances.len());
+        let old = application.and_then(|application| application.instances.get(id));
+        self.limits.check(published.room(), members, old.map(|old| old.weight()), record.weight())
     }
 
-    fn insert(&self, published: &mut Published, id: Arc<str>, record: Arc<Record>, now: i64) {
-        let Published { applications, ids, weight, counts, digest, recent, .. } = published;
-        let app = &record.instance.app;
-        let application = applications.entry(app.clone()).or_insert_with(|| {
-            *weight += APPLICATION_WEIGHT;
-            Listed::default()
-        });
-        application.view = None;
+    fn insert(&self, id: Arc<str>, record: Arc<Record>, now: i64, limits: &Limits) -> Result<(), Refused> {
+        // Computed before the lock is taken, since other writers wait for it.
+        let (added, app) = (record.digest(), &record.instance.app);
+        let mut published = self.lock();
+        let room = published.room();
+        let check = |members, old| limits.check(room, members, old, record.weight());
+        let Published { applications, ids, weight, counts, digest, recent, .. } = &mut *published;
+        let old = match applications.get_mut(app) {
+            Some(Listed { instances, view }) => {
+                let members = Some(instances.len());
+                let old = match instances.entry(id.clone()) {
+                    Entry::Occupied(mut known) => {
+                        check(members, Some(known.get().weight()))?;
+                        Some(known.insert(record.clone()))
+                    }
+                    Entry::Vacant(vacant) => {
+                        check(members, None)?;
+                        vacant.insert(record.clone());
+                        None
+                    }
+                };
+                *view = None;
+                old
+            }
+            None => {
+                check(None, None)?;
+                let instances = [(id.clone(), record.clone())].into();
+                applications.insert(app.clone(), Listed { instances, view: None });
+                *weight += APPLICATION_WEIGHT;
+                None
+            }
+        };
         counts.add(record.instance.status);
-        digest.add(record.digest());
+        digest.add(added);
         *weight += record.weight();
-        match application.instances.insert(id.clone(), record.clone()) {
+        match old {
             Some(old) => {
                 counts.remove(old.instance.status);
                 digest.remove(old.digest());
@@ -195,7 +230,8 @@ impl Listing {
             None => ids.insert(id.clone(), app),
         }
         recent.push(id, record, now);
-        self.publish(published);
+        self.publish(&mut published);
+        Ok(())
     }
 
     /// Publishes the removal of an instance. The delta shows `record`, its last state.
@@ -232,9 +268,11 @@ impl Listing {
     pub(super) fn shortage(&self, instance: &Instance) -> Option<Shortage> {
         let Limits { application: members, applications, instances, new, .. } = self.limits;
         // Fast path without the lock. No application has more instances than there are.
-        let added = view::max_weight(instance) + APPLICATION_WEIGHT;
-        let size = self.size();
-        if size < instances.min(members).min(applications) && self.weight.load(Ordering::Relaxed) + added <= new {
+        let (size, taken) = (self.size(), self.weight.load(Ordering::Relaxed));
+        let has_room_for = |weight: usize| taken.saturating_add(weight).saturating_add(APPLICATION_WEIGHT) <= new;
+        if size < instances.min(members).min(applications)
+            && (has_room_for(self.limits.instance) || has_room_for(view::max_weight(instance)))
+        {
             return None;
         }
         let weight = view::weight(instance);
@@ -395,31 +433,36 @@ impl Listing {
     }
 }
 
-impl Published {
-    fn check(&self, limits: &Limits, id: &str, record: &Record) -> Result<(), Refused> {
-        let application = self.applications.get(&record.instance.app);
-        let old = application.and_then(|application| application.instances.get(id));
-        if old.is_some_and(|old| record.weight() <= old.weight()) {
+impl Limits {
+    /// Checks an instance of this weight against the limits. `members` is the number of instances
+    /// of its application, if there is one, and `old` its weight so far, if it is listed.
+    fn check(&self, room: Room, members: Option<usize>, old: Option<usize>, weight: usize) -> Result<(), Refused> {
+        if old.is_some_and(|old| weight <= old) {
             return Ok(());
         }
         if old.is_none() {
-            if application.map_or(0, |application| application.instances.len()) >= limits.application {
-                return Err(Refused::ApplicationFull(limits.application));
+            if members.unwrap_or_default() >= self.application {
+                return Err(Refused::ApplicationFull(self.application));
             }
-            if application.is_none() && self.applications.len() >= limits.applications {
-                return Err(Refused::TooManyApplications(limits.applications));
+            if members.is_none() && room.applications >= self.applications {
+                return Err(Refused::TooManyApplications(self.applications));
             }
-            if self.counts.total() >= limits.instances {
-                return Err(Refused::RegistryFull(limits.instances));
+            if room.instances >= self.instances {
+                return Err(Refused::RegistryFull(self.instances));
             }
         }
-        let added = record.weight() + if application.is_none() { APPLICATION_WEIGHT } else { 0 };
-        let removed = old.map_or(0, |old| old.weight());
-        let limit = if old.is_none() { limits.new } else { limits.growth };
-        if self.weight - removed + added > limit {
-            return Err(Refused::RegistryTooLarge(limits.bytes));
+        let added = weight + if members.is_none() { APPLICATION_WEIGHT } else { 0 };
+        let limit = if old.is_none() { self.new } else { self.growth };
+        if room.weight - old.unwrap_or_default() + added > limit {
+            return Err(Refused::RegistryTooLarge(self.bytes));
         }
         Ok(())
+    }
+}
+
+impl Published {
+    fn room(&self) -> Room {
+        Room { applications: self.applications.len(), instances: self.counts.total(), weight: self.weight }
     }
 }
 
