@@ -102,6 +102,15 @@ impl Instance {
             .unwrap_or_default()
     }
 
+    /// Returns the [id](Self::id) without a copy of its text, if it is that of `instanceId`.
+    #[cfg(feature = "server")]
+    pub(crate) fn shared_id(&self) -> Arc<str> {
+        match &self.instance_id {
+            Some(id) if !id.is_empty() => id.clone(),
+            _ => self.id().into(),
+        }
+    }
+
     /// Returns the name of the application in upper case.
     pub fn app(&self) -> &str {
         &self.app

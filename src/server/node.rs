@@ -111,7 +111,7 @@ impl Node {
 
     pub(super) fn register(&self, instance: Instance, caller: &Caller) -> Result<(), Refused> {
         self.follow_wall_clock();
-        let (app, id, origin) = (instance.app.clone(), Arc::<str>::from(instance.id()), caller.origin());
+        let (app, id, origin) = (instance.app.clone(), instance.shared_id(), caller.origin());
         let _lock = self.lock(origin, &app, &id);
         let logged = self.changing(caller, &app, &id);
         let registered = self.registry.register(instance, caller.registrant(), self.now())?;

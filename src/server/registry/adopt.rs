@@ -35,7 +35,7 @@ impl Registry {
         now: i64,
     ) -> Result<bool, Refused> {
         limits::check(&copy, &self.settings)?;
-        let (app, id) = (copy.app.clone(), Arc::<str>::from(copy.id()));
+        let (app, id) = (copy.app.clone(), copy.shared_id());
         // A copy that is silent itself, or that was cancelled here, evicts no other instances.
         if now.saturating_sub(since) <= max_silence_ms(0) && self.tombstone(&app, &id).is_none() {
             self.reclaim(&copy, now);

@@ -1,7 +1,5 @@
 //! Registration of instances. See `docs/server.md`, "Registration".
 
-use std::sync::Arc;
-
 use super::lease::{Lease, UpSince};
 use super::shards::Leases;
 use super::state::Registry;
@@ -23,7 +21,7 @@ impl Registry {
     ) -> Result<Registered, Refused> {
         self.reclaim(&incoming, now);
         let registrant = registrant.into();
-        let (app, id, origin) = (incoming.app.clone(), Arc::<str>::from(incoming.id()), registrant.origin);
+        let (app, id, origin) = (incoming.app.clone(), incoming.shared_id(), registrant.origin);
         let mut leases = self.shards.write(&app, &id);
         let registered = self.register_in(&mut leases, incoming, registrant, origin, now);
         self.count_refusal(&registered);
@@ -92,7 +90,7 @@ impl Registry {
         let is_logged = audit::is_enabled() && matches!(outcome, RegisterOutcome::New | RegisterOutcome::Changed);
         let state = |lease: &Lease| lease.record().instance.clone();
         let before = old.filter(|_| is_logged).map(state);
-        let key = is_logged.then(|| (instance.app.clone(), Arc::<str>::from(instance.id())));
+        let key = is_logged.then(|| (instance.app.clone(), instance.shared_id()));
         let refused = self.admit(leases, instance, registrant, overridden, duration_secs, now, now)?;
         let after = key.and_then(|(app, id)| leases.get(&app, &id).map(state));
         Ok(Registered { status, outcome, kept, refused, states: States { before, after } })
@@ -113,17 +111,17 @@ impl Registry {
         since: i64,
         now: i64,
     ) -> Result<Option<Refused>, Refused> {
-        let (app, id) = (instance.app.clone(), Arc::<str>::from(instance.id()));
+        let (app, id) = (instance.app.clone(), instance.shared_id());
         instance.action = Some(ActionType::Added);
         // This server decides by itself which instance it is.
         instance.is_coordinating_discovery_server = self.settings.own_id.as_ref() == Some(&id);
         let at = self.at(now);
-        let up_since = match leases.get(&app, &id).map(Lease::up_since).unwrap_or_default() {
+        let old = leases.get(&app, &id);
+        let up_since = match old.map(Lease::up_since).unwrap_or_default() {
             never if never.is_never() && instance.status == InstanceStatus::Up => UpSince::new(at),
             earlier => earlier,
         };
         let mut lease = Lease::new(instance, registrant, overridden, duration_secs, up_since, since, at);
-        let old = leases.get(&app, &id);
         self.owners.transfer(old.map(Lease::registrant), Some(lease.registrant()), &app)?;
         if let Some(old) = old {
             lease.continues(old);
