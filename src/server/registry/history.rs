@@ -33,12 +33,14 @@ pub(super) struct History {
 
 impl History {
     pub(super) fn registered(&self, at: i64, app: &Arc<str>, id: &Arc<str>) {
-        push(&mut self.registered.lock(), PastLease { at, app: app.clone(), id: id.clone() });
+        let new = PastLease { at, app: app.clone(), id: id.clone() };
+        // Dropped without the lock.
+        let _oldest = push(&mut self.registered.lock(), new);
     }
 
     pub(super) fn ended(&self, at: i64, app: &Arc<str>, id: &str, end: End) {
         let past = PastLease { at, app: app.clone(), id: id.into() };
-        push(&mut self.cancelled.lock(), (past, end));
+        let _oldest = push(&mut self.cancelled.lock(), (past, end));
     }
 
     #[cfg_attr(not(test), allow(dead_code, reason = "read by the page of the registry"))]
@@ -52,11 +54,11 @@ impl History {
     }
 }
 
-fn push<T>(kept: &mut VecDeque<T>, new: T) {
-    if kept.len() == KEPT {
-        kept.pop_front();
-    }
+/// Adds the latest one, and returns the oldest one if it leaves.
+fn push<T>(kept: &mut VecDeque<T>, new: T) -> Option<T> {
+    let oldest = if kept.len() == KEPT { kept.pop_front() } else { None };
     kept.push_back(new);
+    oldest
 }
 
 #[cfg(test)]
