@@ -22,7 +22,7 @@ use super::tally::Tally;
 use crate::config::ClientConfig;
 use crate::error::{Error, Kind};
 use crate::metrics::RegistryMetrics;
-use crate::model::{Instance, InstanceStatus};
+use crate::model::{Instance, InstanceStatus, StatusCounts};
 use crate::sync::{Mutex, MutexGuard};
 use crate::time::{Moment, add_capped};
 use crate::transport::Transport;
@@ -231,7 +231,7 @@ async fn refresh_loop(
     }
     let (metrics, mut tally) = (RegistryMetrics::default(), Tally::default());
     if progress.borrow().source != RegistrySource::None {
-        write_size(&metrics, &mut tally, &published.snapshot, 0);
+        write_size(&metrics, tally.count(&published.snapshot), 0);
     }
     metrics.stale(progress.borrow().source == RegistrySource::File);
     let age = || progress.borrow().age();
@@ -259,8 +259,10 @@ async fn refresh_loop(
                 if fetcher.has_asked() {
                     record(&mut now, &fetcher, refreshed);
                     write(&metrics, &now, &fetcher);
+                    // Counted even if it is not written, so that no older snapshot is kept.
+                    let counts = tally.count(&published.snapshot);
                     if now.error.is_none() {
-                        write_size(&metrics, &mut tally, &published.snapshot, now.held);
+                        write_size(&metrics, counts, now.held);
                     }
                 } else {
                     now.interest = fetcher.interest();
@@ -324,14 +326,9 @@ fn write(metrics: &RegistryMetrics, progress: &Progress, fetcher: &Fetcher) {
 }
 
 /// Writes the metrics of the size of the copy.
-fn write_size(metrics: &RegistryMetrics, tally: &mut Tally, snapshot: &ArcSwap<Snapshot>, held: usize) {
-    if cfg!(feature = "metrics") {
-        let snapshot = snapshot.load_full();
-        let applications = snapshot.applications.len();
-        let counts = tally.count(snapshot);
-        let by_status = InstanceStatus::ALL.map(|status| (status.as_str(), counts.of(status)));
-        metrics.registry(applications, by_status, held);
-    }
+fn write_size(metrics: &RegistryMetrics, (applications, counts): (usize, StatusCounts), held: usize) {
+    let by_status = InstanceStatus::ALL.map(|status| (status.as_str(), counts.of(status)));
+    metrics.registry(applications, by_status, held);
 }
 
 /// Results of the refresher.

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+
 use super::changed::{Differing, changed};
 use super::snapshot::Snapshot;
 use crate::model::StatusCounts;
 
-/// Counts of a snapshot, updated at the cost of what changed since the one before.
+/// Counts of a snapshot. An update reads only the applications that changed.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     /// The snapshot that was counted last.
@@ -15,15 +17,22 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// Returns the number of instances of this snapshot by status.
-    pub(super) fn count(&mut self, snapshot: Arc<Snapshot>) -> StatusCounts {
+    /// Returns the number of applications of the published snapshot, and of instances by status.
+    /// Counts only if the feature `metrics` asks for it.
+    pub(super) fn count(&mut self, published: &ArcSwap<Snapshot>) -> (usize, StatusCounts) {
+        if cfg!(feature = "metrics") {
+            self.update(published.load_full());
+        }
+        (self.counted.applications.len(), self.counts)
+    }
+
+    fn update(&mut self, snapshot: Arc<Snapshot>) {
         for (_, known, now) in changed(&self.counted.applications, &snapshot.applications) {
             let differing = Differing::between(known, now);
             differing.known.iter().for_each(|instance| self.counts.remove(instance.status()));
             differing.now.iter().for_each(|instance| self.counts.add(instance.status()));
         }
         self.counted = snapshot;
-        self.counts
     }
 }
 
@@ -52,7 +61,8 @@ mod tests {
                     (!instances.is_empty()).then(|| Arc::new(Application { name: name.into(), instances }))
                 });
                 let snapshot = Arc::new(Snapshot::of(applications));
-                prop_assert_eq!(tally.count(snapshot.clone()), snapshot.counts());
+                tally.update(snapshot.clone());
+                prop_assert_eq!(tally.counts, snapshot.counts());
             }
         }
     }

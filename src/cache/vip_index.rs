@@ -60,7 +60,7 @@ impl VipChanges {
         differing: Differing<'_>,
         list: fn(&Instance) -> Option<&Arc<str>>,
     ) -> Self {
-        if has_same(differing, list) {
+        if has_same_addresses(differing, list) {
             return Self { removed: BTreeSet::new(), added: BTreeSet::new() };
         }
         let (mut removed, mut added) = (addresses(known, list), addresses(now, list));
@@ -89,7 +89,7 @@ impl VipChanges {
 
 /// Returns `true` if all instances that differ have the same list of addresses as one that stayed.
 /// That is the usual case, and it is found without reading the other instances.
-fn has_same(differing: Differing<'_>, list: fn(&Instance) -> Option<&Arc<str>>) -> bool {
+fn has_same_addresses(differing: Differing<'_>, list: fn(&Instance) -> Option<&Arc<str>>) -> bool {
     let Differing { known, now, stayed } = differing;
     stayed.is_some_and(|stayed| known.iter().chain(now).all(|changed| list(changed) == list(stayed)))
 }
