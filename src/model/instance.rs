@@ -102,7 +102,7 @@ impl Instance {
             .unwrap_or_default()
     }
 
-    /// Returns the [id](Self::id) without a copy of its text, if it is that of `instanceId`.
+    /// Returns the [id](Self::id). Shares the text of `instanceId` instead of copying it.
     #[cfg(feature = "server")]
     pub(crate) fn shared_id(&self) -> Arc<str> {
         match &self.instance_id {

@@ -54,7 +54,7 @@ impl History {
     }
 }
 
-/// Adds the latest one, and returns the oldest one if it leaves.
+/// Adds an entry. Returns the oldest entry if it was removed.
 fn push<T>(kept: &mut VecDeque<T>, new: T) -> Option<T> {
     let oldest = if kept.len() == KEPT { kept.pop_front() } else { None };
     kept.push_back(new);

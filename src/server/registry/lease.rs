@@ -25,7 +25,7 @@ pub(super) fn max_silence_ms(duration_ms: i64) -> i64 {
 /// A heartbeat writes only the atomics. All other fields change under the write lock of the shard.
 #[derive(Debug)]
 pub(super) struct Lease {
-    listed: Listed,
+    listed: ListedInstance,
     overridden: Option<InstanceStatus>,
     override_read_at: AtomicI64,
     duration_ms: i64,
@@ -47,16 +47,15 @@ pub(super) struct Lease {
 
 /// The instance as lists show it, with copies of the fields that each heartbeat reads.
 ///
-/// The record is somewhere else in the memory. A heartbeat that does not read it waits less often
-/// for the memory, since it is nearly always the first for some time that looks at this lease.
+/// The record is in other cache lines, which are seldom cached when a heartbeat arrives.
 #[derive(Debug)]
-struct Listed {
+struct ListedInstance {
     record: Arc<Record>,
     status: InstanceStatus,
     last_dirty_timestamp: Option<i64>,
 }
 
-impl Listed {
+impl ListedInstance {
     fn new(instance: Instance) -> Self {
         let Instance { status, last_dirty_timestamp, .. } = instance;
         Self { record: Record::new(instance), status, last_dirty_timestamp }
@@ -101,7 +100,7 @@ impl Lease {
             ..instance.lease.unwrap_or_default()
         });
         Self {
-            listed: Listed::new(instance),
+            listed: ListedInstance::new(instance),
             overridden,
             override_read_at: now.ms.into(),
             duration_ms: i64::from(duration_secs) * 1000,
@@ -210,7 +209,7 @@ impl Lease {
         if let Some(info) = &mut instance.lease {
             info.service_up_timestamp = self.up_since.published;
         }
-        self.listed = Listed::new(instance);
+        self.listed = ListedInstance::new(instance);
     }
 
     /// Continues the lease that the instance had before.
@@ -230,8 +229,14 @@ impl Lease {
     /// data has the newer state.
     pub(super) fn keep_data_of(&mut self, known: &Instance) {
         let &Instance { status, overridden_status, last_dirty_timestamp, lease, action, .. } = self.instance();
-        self.listed =
-            Listed::new(Instance { status, overridden_status, last_dirty_timestamp, lease, action, ..known.clone() });
+        self.listed = ListedInstance::new(Instance {
+            status,
+            overridden_status,
+            last_dirty_timestamp,
+            lease,
+            action,
+            ..known.clone()
+        });
     }
 
     /// Renews the lease.

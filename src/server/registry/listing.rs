@@ -48,7 +48,7 @@ struct Limits {
     growth: usize,
     /// Weight of the deletions that the delta shows.
     deletions: usize,
-    /// Largest weight of an instance within its own size limit.
+    /// Upper bound of the weight of an instance that the size limit on one instance accepts.
     instance: usize,
 }
 
@@ -97,9 +97,9 @@ impl Default for Limits {
     }
 }
 
-/// Room that is taken, as far as limits count it.
+/// Numbers of a listing that the limits apply to.
 #[derive(Clone, Copy, Debug)]
-struct Room {
+struct Usage {
     applications: usize,
     instances: usize,
     weight: usize,
@@ -148,14 +148,13 @@ impl Listing {
     pub(in crate::server) fn of_copy(settings: &Settings) -> Self {
         let bytes = settings.registry_size_limit;
         let limits = Limits {
-            application: usize::MAX,
             applications: settings.applications_limit,
             instances: settings.registry_limit,
             bytes,
             new: bytes,
             growth: bytes,
             deletions: bytes / 4,
-            instance: view::max_weight_of(settings.instance_size_limit),
+            ..Limits::default()
         };
         Self { limits, ..Self::default() }
     }
@@ -183,15 +182,15 @@ impl Listing {
         let application = published.applications.get(&record.instance.app);
         let members = application.map(|application| application.instances.len());
         let old = application.and_then(|application| application.instances.get(id));
-        self.limits.check(published.room(), members, old.map(|old| old.weight()), record.weight())
+        self.limits.check(published.usage(), members, old.map(|old| old.weight()), record.weight())
     }
 
     fn insert(&self, id: Arc<str>, record: Arc<Record>, now: i64, limits: &Limits) -> Result<(), Refused> {
         // Computed before the lock is taken, since other writers wait for it.
         let (added, app) = (record.digest(), &record.instance.app);
         let mut published = self.lock();
-        let room = published.room();
-        let check = |members, old| limits.check(room, members, old, record.weight());
+        let usage = published.usage();
+        let check = |members, old| limits.check(usage, members, old, record.weight());
         let Published { applications, ids, weight, counts, digest, recent, .. } = &mut *published;
         let old = match applications.get_mut(app) {
             Some(Listed { instances, view }) => {
@@ -435,8 +434,9 @@ impl Listing {
 
 impl Limits {
     /// Checks an instance of this weight against the limits. `members` is the number of instances
-    /// of its application, if there is one, and `old` its weight so far, if it is listed.
-    fn check(&self, room: Room, members: Option<usize>, old: Option<usize>, weight: usize) -> Result<(), Refused> {
+    /// of its application, if that is listed. `old` is the weight of the listed instance, if there
+    /// is one.
+    fn check(&self, usage: Usage, members: Option<usize>, old: Option<usize>, weight: usize) -> Result<(), Refused> {
         if old.is_some_and(|old| weight <= old) {
             return Ok(());
         }
@@ -444,16 +444,16 @@ impl Limits {
             if members.unwrap_or_default() >= self.application {
                 return Err(Refused::ApplicationFull(self.application));
             }
-            if members.is_none() && room.applications >= self.applications {
+            if members.is_none() && usage.applications >= self.applications {
                 return Err(Refused::TooManyApplications(self.applications));
             }
-            if room.instances >= self.instances {
+            if usage.instances >= self.instances {
                 return Err(Refused::RegistryFull(self.instances));
             }
         }
         let added = weight + if members.is_none() { APPLICATION_WEIGHT } else { 0 };
         let limit = if old.is_none() { self.new } else { self.growth };
-        if room.weight - old.unwrap_or_default() + added > limit {
+        if usage.weight - old.unwrap_or_default() + added > limit {
             return Err(Refused::RegistryTooLarge(self.bytes));
         }
         Ok(())
@@ -461,8 +461,8 @@ impl Limits {
 }
 
 impl Published {
-    fn room(&self) -> Room {
-        Room { applications: self.applications.len(), instances: self.counts.total(), weight: self.weight }
+    fn usage(&self) -> Usage {
+        Usage { applications: self.applications.len(), instances: self.counts.total(), weight: self.weight }
     }
 }
 
