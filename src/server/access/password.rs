@@ -6,6 +6,19 @@ use subtle::ConstantTimeEq;
 
 /// Maximum length of a password or token in plain text.
 const MAX_PLAIN: usize = 1024;
+/// Encodings of Spring that are not supported. Errors name no other one, since a word in braces may
+/// be part of a password.
+const OTHER_ENCODINGS: [&str; 9] = [
+    "ldap",
+    "MD4",
+    "MD5",
+    "pbkdf2",
+    "pbkdf2@SpringSecurity_v5_8",
+    "scrypt",
+    "scrypt@SpringSecurity_v5_8",
+    "SHA-1",
+    "SHA-256",
+];
 /// Maximum memory of one verification in KiB, and its maximum number of passes over it.
 #[cfg(feature = "access")]
 const MAX_MEMORY_KIB: u32 = 256 * 1024;
@@ -51,9 +64,13 @@ impl Password {
         match text.strip_prefix('{').and_then(|text| text.split_once('}')) {
             Some(("argon2" | "argon2@SpringSecurity_v5_8", hash)) => argon2(hash),
             Some(("bcrypt", hash)) => bcrypt(hash),
-            Some((encoding, _)) if is_encoding(encoding) => Err(format!(
-                "the password encoding {{{encoding}}} is not supported: use {{argon2}}, {{bcrypt}}, or {{noop}} for plain text"
-            )),
+            Some((encoding, _)) if is_encoding(encoding) => {
+                let known = OTHER_ENCODINGS.iter().find(|known| known.eq_ignore_ascii_case(encoding));
+                let name = known.map_or("in braces".into(), |known| format!("{{{known}}}"));
+                Err(format!(
+                    "the password encoding {name} is not supported: use {{argon2}}, {{bcrypt}}, or {{noop}} for plain text"
+                ))
+            }
             // Otherwise the hash itself would be the password.
             _ if is_bcrypt(text) => Err("a bcrypt hash stands behind {bcrypt}".into()),
             _ => Self::plain(text),
@@ -209,6 +226,8 @@ mod tests {
             ("", "empty"),
             ("{noop}", "empty"),
             ("{pbkdf2}hunter2", "{pbkdf2} is not supported"),
+            ("{sha-256}hunter2", "{SHA-256} is not supported"),
+            ("{hunter2}x", "encoding in braces is not supported"),
             ("$argon2id$hunter2", ""),
             ("{argon2}hunter2", ""),
             ("{bcrypt}hunter2", ""),
