@@ -1,6 +1,6 @@
 //! Scan of a JSON text for its depth and number of values, without decoding it.
 
-use memchr::memchr2;
+use std::slice;
 
 /// Maximum depth of a document, which no document of the protocol comes near.
 const MAX_DEPTH: usize = 64;
@@ -20,11 +20,10 @@ pub(super) enum Excess {
 /// The number of values bounds this memory for any document.
 pub(super) fn count_values(text: &[u8], max: usize) -> Result<usize, Excess> {
     let (mut depth, mut values) = (0usize, 1usize);
-    let mut rest = text;
-    while let Some((byte, behind)) = rest.split_first() {
-        rest = behind;
+    let mut bytes = text.iter();
+    while let Some(byte) = bytes.next() {
         match byte {
-            b'"' => rest = behind_string(rest),
+            b'"' => skip_string(&mut bytes),
             b'{' | b'[' => {
                 depth += 1;
                 if depth > MAX_DEPTH {
@@ -44,15 +43,14 @@ pub(super) fn count_values(text: &[u8], max: usize) -> Result<usize, Excess> {
     Ok(values)
 }
 
-/// Returns the text behind the closing quote of a string that has begun.
-fn behind_string(mut text: &[u8]) -> &[u8] {
-    while let Some(at) = memchr2(b'"', b'\\', text) {
-        if text[at] == b'"' {
-            return &text[at + 1..];
+/// Skips the rest of a string, its closing quote included.
+fn skip_string(bytes: &mut slice::Iter<'_, u8>) {
+    while let Some(byte) = bytes.find(|byte| matches!(byte, b'"' | b'\\')) {
+        if *byte == b'"' {
+            break;
         }
-        text = text.get(at + 2..).unwrap_or_default();
+        bytes.next();
     }
-    &[]
 }
 
 #[cfg(test)]
