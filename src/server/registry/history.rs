@@ -33,14 +33,12 @@ pub(super) struct History {
 
 impl History {
     pub(super) fn registered(&self, at: i64, app: &Arc<str>, id: &Arc<str>) {
-        let new = PastLease { at, app: app.clone(), id: id.clone() };
-        // Dropped without the lock.
-        let _oldest = push(&mut self.registered.lock(), new);
+        push(&mut self.registered.lock(), PastLease { at, app: app.clone(), id: id.clone() });
     }
 
     pub(super) fn ended(&self, at: i64, app: &Arc<str>, id: &str, end: End) {
         let past = PastLease { at, app: app.clone(), id: id.into() };
-        let _oldest = push(&mut self.cancelled.lock(), (past, end));
+        push(&mut self.cancelled.lock(), (past, end));
     }
 
     #[cfg_attr(not(test), allow(dead_code, reason = "read by the page of the registry"))]
@@ -54,11 +52,11 @@ impl History {
     }
 }
 
-/// Adds an entry. Returns the oldest entry if it was removed.
-fn push<T>(kept: &mut VecDeque<T>, new: T) -> Option<T> {
-    let oldest = if kept.len() == KEPT { kept.pop_front() } else { None };
+fn push<T>(kept: &mut VecDeque<T>, new: T) {
+    if kept.len() == KEPT {
+        kept.pop_front();
+    }
     kept.push_back(new);
-    oldest
 }
 
 #[cfg(test)]
