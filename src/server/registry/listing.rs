@@ -48,8 +48,6 @@ struct Limits {
     growth: usize,
     /// Weight of the deletions that the delta shows.
     deletions: usize,
-    /// Upper bound of the weight of an instance that the size limit on one instance accepts.
-    instance: usize,
 }
 
 /// Numbers of a listing at one moment.
@@ -92,7 +90,6 @@ impl Default for Limits {
             new: unlimited,
             growth: unlimited,
             deletions: unlimited,
-            instance: unlimited,
         }
     }
 }
@@ -137,7 +134,6 @@ impl Listing {
             new: registry_size_limit - registry_size_limit / 16,
             growth: registry_size_limit - registry_size_limit / 32,
             deletions: registry_size_limit / 4,
-            instance: view::max_weight_of(settings.instance_size_limit),
         };
         Self { limits, ..Self::default() }
     }
@@ -267,11 +263,9 @@ impl Listing {
     pub(super) fn shortage(&self, instance: &Instance) -> Option<Shortage> {
         let Limits { application: members, applications, instances, new, .. } = self.limits;
         // Fast path without the lock. No application has more instances than there are.
-        let (size, taken) = (self.size(), self.weight.load(Ordering::Relaxed));
-        let has_room_for = |weight: usize| taken.saturating_add(weight).saturating_add(APPLICATION_WEIGHT) <= new;
-        if size < instances.min(members).min(applications)
-            && (has_room_for(self.limits.instance) || has_room_for(view::max_weight(instance)))
-        {
+        let added = view::max_weight(instance) + APPLICATION_WEIGHT;
+        let size = self.size();
+        if size < instances.min(members).min(applications) && self.weight.load(Ordering::Relaxed) + added <= new {
             return None;
         }
         let weight = view::weight(instance);

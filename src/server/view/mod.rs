@@ -35,4 +35,4 @@ pub(in crate::server) use self::record::Record;
 pub(in crate::server) use self::region_set::RegionSet;
 pub(in crate::server) use self::single_flight::{Admission, BudgetExhausted, SingleFlight};
 pub(in crate::server) use self::vips::By;
-pub(in crate::server) use self::weight::{APPLICATION_WEIGHT, instance_bytes, max_weight, max_weight_of, weight};
+pub(in crate::server) use self::weight::{APPLICATION_WEIGHT, instance_bytes, max_weight, weight};

@@ -34,12 +34,7 @@ pub(in crate::server) fn weight(instance: &Instance) -> usize {
 
 /// Returns an upper bound of [`weight`] without reading the texts.
 pub(in crate::server) fn max_weight(instance: &Instance) -> usize {
-    max_weight_of(instance_bytes(instance))
-}
-
-/// Returns an upper bound of the [`weight`] of instances with this number of bytes.
-pub(in crate::server) fn max_weight_of(bytes: usize) -> usize {
-    bytes.saturating_mul(2 * ESCAPED).saturating_add(INSTANCE)
+    INSTANCE + 2 * ESCAPED * instance_bytes(instance)
 }
 
 fn escaped_len(text: &str) -> usize {
