@@ -173,7 +173,7 @@ impl Region {
             let known = removed.get(instance.id());
             let instance = as_shown(name, instance);
             if known.is_none_or(|known| !Arc::ptr_eq(&known.instance, &instance) && known.instance != instance) {
-                let id = Arc::<str>::from(instance.id());
+                let id = instance.shared_id();
                 let put = registry
                     .check(&instance)
                     .and_then(|()| self.listing.put_within_limits(id, Record::of(instance.clone()), now));

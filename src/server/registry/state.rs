@@ -144,7 +144,7 @@ impl Registry {
         instance.last_updated_timestamp = Some(at.published());
         lease.replace(instance, at);
         let record = lease.record().clone();
-        self.listing.put(record.instance.id().into(), record, now);
+        self.listing.put(record.instance.shared_id(), record, now);
     }
 
     /// Publishes the end of a lease that was just removed. `ended` is a published time.

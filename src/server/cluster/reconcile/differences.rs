@@ -31,7 +31,7 @@ impl Difference {
             (None, tombstone) => tombstone.is_none(),
         };
         differs.then(|| Self {
-            target: Arc::new(Target { app: theirs.app.clone(), id: theirs.id().into() }),
+            target: Arc::new(Target { app: theirs.app.clone(), id: theirs.shared_id() }),
             tombstone,
             is_new,
         })
