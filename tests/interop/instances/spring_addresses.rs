@@ -8,7 +8,7 @@ use http::Request;
 use http_body_util::{BodyExt, Full};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use tower_eureka::client::HttpClient;
-use tower_eureka::{Eureka, Instance};
+use tower_eureka::{Error, Eureka, Instance};
 
 use super::super::own_address::own_address;
 use super::super::process::free_port;
@@ -26,11 +26,14 @@ async fn registered(fixture: &Fixture) -> Instance {
 
 /// Calls the Java client by name, and returns the instance id in its response.
 async fn whoami(eureka: &Eureka) -> String {
+    try_whoami(eureka).await.unwrap_or_else(|error| panic!("{error}"))
+}
+
+async fn try_whoami(eureka: &Eureka) -> Result<String, Error> {
     let client: HttpClient<Full<Bytes>> = eureka.http_client();
     let request = Request::get("http://java-client/whoami").body(Full::default()).expect("request is valid");
-    let response = client.request(request).await.unwrap_or_else(|error| panic!("{error}"));
-    let body = response.into_body().collect().await.expect("body is complete").to_bytes();
-    String::from_utf8(body.to_vec()).expect("an instance id")
+    let body = client.request(request).await?.into_body().collect().await.expect("body is complete").to_bytes();
+    Ok(String::from_utf8(body.to_vec()).expect("an instance id"))
 }
 
 #[tokio::test]
@@ -79,8 +82,11 @@ async fn spring_application_with_only_a_secure_port_is_called() {
     let instance = registered(&fixture).await;
     assert_eq!((instance.port().usable(), instance.secure_port().usable()), (None, Some(port)));
     // Only the CA of the test has to be trusted.
-    let eureka = Eureka::builder().service_url(&fixture.url).tls_ca_file(&ca).build().expect("the CA is valid");
-    assert_eq!(whoami(&eureka).await, instance.id());
+    let eureka = || Eureka::builder().service_url(&fixture.url).tls_ca_file(&ca).build().expect("the CA is valid");
+    // Spring registers before it accepts connections, and the first TLS handshake of a JVM is slow.
+    let first = eureka();
+    until("the secure port responds", START, async || try_whoami(&first).await.ok()).await;
+    assert_eq!(whoami(&eureka()).await, instance.id());
 }
 
 /// Writes a CA, a certificate of it for 127.0.0.1, and the key.
