@@ -6,6 +6,9 @@
 //! and its subscribers. The medians of the rounds are printed, and the ratios to the naive way and
 //! to a bare scan, which decompresses the bytes and skips the JSON.
 //!
+//! A first fetch is the first work of a process. Each is measured in a process of its own, since
+//! the memory that earlier fetches freed would decide about its time.
+//!
 //! On Linux, times are CPU times of all threads of the process, so that other processes matter
 //! little. A delta of ours is too short for that clock: each is measured by itself, and the median
 //! excludes those that were interrupted. The sizes take turns.
@@ -17,6 +20,7 @@ use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::hint::black_box;
 use std::io::{Read, Write};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{fs, thread};
@@ -40,6 +44,8 @@ const APPS: usize = 100;
 const SIZE: usize = 10_000;
 const DELTA_SIZES: [usize; 3] = [1_000, 10_000, 100_000];
 const ROUNDS: usize = 9;
+/// First argument of a process that measures one first fetch.
+const FIRST: &str = "first-fetch";
 /// Number of deltas of one kind in one round.
 const DELTAS: usize = 100;
 
@@ -51,6 +57,11 @@ fn main() {
     let has = |part: &str| args.iter().all(|arg| arg.starts_with('-')) || args.iter().any(|arg| arg == part);
     let (rounds, size) = if quick { (1, 1_000) } else { (ROUNDS, SIZE) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    if let [FIRST, way, size] = args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        let time = runtime.block_on(first_fetch(way, size.parse().unwrap()));
+        println!("{}", time.as_nanos());
+        return;
+    }
     runtime.block_on(async {
         if has("full") {
             full(rounds, size).await;
@@ -60,6 +71,35 @@ fn main() {
             deltas(rounds, sizes).await;
         }
     });
+}
+
+/// Measures the first fetch of this process, and nothing else.
+async fn first_fetch(way: &str, size: usize) -> Duration {
+    let Body { gzip, .. } = Fleet::new(size).list(0, |_| None);
+    match way {
+        "gunzip" => timed(|| gunzip(&gzip)),
+        "scan" => timed(|| scan(&gzip)),
+        "naive" => timed(|| {
+            let mut naive = Naive::default();
+            naive.full(&gzip);
+            naive
+        }),
+        "ours" => {
+            let mut ours = Ours::start(false).await;
+            let time = ours.timed(&gzip).await;
+            assert_eq!(ours.eureka.snapshot().instance_count(), size);
+            time
+        }
+        _ => panic!("unknown way '{way}'"),
+    }
+}
+
+/// Measures the first fetch of a new process.
+fn in_new_process(way: &str, size: usize) -> Duration {
+    let bench = std::env::current_exe().unwrap();
+    let output = Command::new(bench).args([FIRST, way, &size.to_string()]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    Duration::from_nanos(String::from_utf8(output.stdout).unwrap().trim().parse().unwrap())
 }
 
 /// Measures full fetches.
@@ -76,15 +116,18 @@ async fn full(rounds: usize, size: usize) {
     );
     let mut rows = Rows::default();
     for _ in 0..rounds {
-        rows.add("gunzip", timed(|| gunzip(&first.gzip)));
-        rows.add("scan", timed(|| scan(&first.gzip)));
+        for way in ["gunzip", "scan", "naive", "ours"] {
+            rows.add(&format!("first: {way}"), in_new_process(way, size));
+        }
+        rows.add("unchanged: scan", timed(|| scan(&renewed.gzip)));
+        rows.add("1 % changed: scan", timed(|| scan(&changed.gzip)));
         let mut naive = Naive::default();
-        rows.add("first: naive", timed(|| naive.full(&first.gzip)));
+        naive.full(&first.gzip);
         rows.add("unchanged: naive", timed(|| naive.full(&renewed.gzip)));
         rows.add("1 % changed: naive", timed(|| naive.full(&changed.gzip)));
         drop(naive);
         let mut ours = Ours::start(false).await;
-        rows.add("first: ours", ours.timed(&first.gzip).await);
+        ours.respond(&first.gzip).await;
         assert_eq!(ours.eureka.snapshot().instance_count(), size);
         let before = ours.eureka.snapshot();
         rows.add("unchanged: ours", ours.timed(&renewed.gzip).await);
@@ -97,7 +140,7 @@ async fn full(rounds: usize, size: usize) {
         };
         assert!(is_new("APP000", 0) && !is_new("APP001", 0));
     }
-    rows.print("scan", &["first", "unchanged", "1 % changed"]);
+    rows.print(&["first", "unchanged", "1 % changed"]);
 }
 
 /// Measures deltas at several sizes of the registry, in turns.
@@ -133,7 +176,7 @@ async fn deltas(rounds: usize, sizes: &[usize]) {
     let least = median(&registries[0].3);
     for (size, _, _, rows) in &registries {
         println!("\n{size} instances");
-        rows.print("", &["delta of 1", "delta of 100"]);
+        rows.print(&["delta of 1", "delta of 100"]);
         println!("delta of 1: {:.2} × that of {} instances", median(rows) / least, sizes[0]);
     }
 }
@@ -193,18 +236,19 @@ impl Rows {
         Some(times[(quantile * (times.len() - 1) as f64).round() as usize].as_secs_f64() * 1e6)
     }
 
-    fn print(&self, base: &str, pairs: &[&str]) {
+    /// Prints all rows, and the ratios of ours in each group to the naive way and to a scan.
+    fn print(&self, groups: &[&str]) {
         println!("{:<36}{:>12}{:>12}{:>12}", "", "median µs", "10 %", "90 %");
         for row in self.0.keys() {
             let [low, median, high] = [0.1, 0.5, 0.9].map(|quantile| self.quantile(row, quantile).unwrap());
             println!("{row:<36}{median:>12.1}{low:>12.1}{high:>12.1}");
         }
-        for pair in pairs {
-            let (ours, naive) = (format!("{pair}: ours"), format!("{pair}: naive"));
-            let [Some(ours), Some(naive)] = [ours, naive].map(|row| self.quantile(&row, 0.5)) else { continue };
-            match self.quantile(base, 0.5) {
-                Some(scan) => println!("{pair}: {:.2} × naive, {:.2} × scan", ours / naive, ours / scan),
-                None => println!("{pair}: {:.3} × naive", ours / naive),
+        for group in groups {
+            let median = |way: &str| self.quantile(&format!("{group}: {way}"), 0.5);
+            let (Some(ours), Some(naive)) = (median("ours"), median("naive")) else { continue };
+            match median("scan") {
+                Some(scan) => println!("{group}: {:.2} × naive, {:.2} × scan", ours / naive, ours / scan),
+                None => println!("{group}: {:.3} × naive", ours / naive),
             }
         }
     }
