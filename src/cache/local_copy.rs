@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use tokio::time::Instant;
 
 use super::held::Held;
@@ -198,7 +199,7 @@ impl LocalCopy {
                 continue;
             }
             let listed = listed.map_or(&[][..], |listed| &listed.instances);
-            let present: HashSet<&str> = listed.iter().map(|instance| instance.id()).collect();
+            let present: HashSet<&str, RandomState> = listed.iter().map(|instance| instance.id()).collect();
             let lacking = application.instances.iter().filter(|instance| !present.contains(instance.id()));
             missing.extend(lacking.map(|instance| (app.clone(), instance.clone())));
         }
