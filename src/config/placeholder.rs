@@ -86,8 +86,22 @@ impl<'s> Resolution<'s> {
                 into.push_str(&default);
                 Ok(())
             }
+            None if self.is_in_secret(inner, place) => {
+                Err("placeholder in a secret has no value: set it, or write \\${ for plain text".into())
+            }
             None => Err(format!("placeholder ${{{name}}} has no value: set it, or write ${{{name}:DEFAULT}}")),
         }
+    }
+
+    /// Returns `true` if a placeholder is only a part of a secret or of the credentials of a URL. It
+    /// may be plain text, and its name a part of the password.
+    fn is_in_secret(&self, inner: &str, (text, at): (&str, usize)) -> bool {
+        let (before, after) = (&text[..at], &text[at + "${}".len() + inner.len()..]);
+        if self.open.iter().any(|name| is_secret(name)) {
+            return !(before.is_empty() && after.is_empty());
+        }
+        let is_whole = before.ends_with(['/', ':']) && after.starts_with([':', '@']);
+        after.contains('@') && !is_whole
     }
 
     fn value(&mut self, name: &str, place: (&str, usize)) -> Result<Option<String>, String> {

@@ -118,6 +118,9 @@ fn placeholder_without_a_value_is_an_error_with_the_remedy() {
                 ("missing", "http://u:geheim@${no.host}/"),
                 ("open", "${a"),
                 ("random", "${random.port}"),
+                ("absent", "http://u:${no.password}@host/"),
+                ("plain", "http://u:ge${geheim}@host/"),
+                ("user.password", "a${geheim}"),
             ],
             &chain[..],
         ]
@@ -129,6 +132,9 @@ fn placeholder_without_a_value_is_an_error_with_the_remedy() {
         ("missing", "property missing: placeholder ${no.host} has no value: set it, or write ${no.host:DEFAULT}"),
         ("open", "without a closing brace"),
         ("random", "${random.port} is unknown"),
+        ("absent", "placeholder ${no.password} has no value"),
+        ("plain", "placeholder in a secret has no value: set it, or write \\${ for plain text"),
+        ("user.password", "placeholder in a secret has no value"),
         ("n0", "more than 1000 placeholders"),
     ] {
         let error = settings.get(name).unwrap_err().to_string();
