@@ -192,11 +192,13 @@ impl InstanceBuilder {
             ("application group", &self.app_group),
             ("auto scaling group", &self.asg_name),
         ];
-        if self.app.contains("${") {
+        // Those of Kubernetes and of shells stay as they are where nothing resolves them.
+        let has_placeholder = |text: &str| text.contains("${") || text.contains("$(");
+        if has_placeholder(&self.app) {
             return fault(Fault::Placeholder("name"));
         }
         for (field, text) in urls.into_iter().chain(paths).chain(hosts).chain(addresses).chain(names) {
-            if text.as_deref().is_some_and(|text| text.contains("${")) {
+            if text.as_deref().is_some_and(has_placeholder) {
                 return fault(Fault::Placeholder(field));
             }
         }

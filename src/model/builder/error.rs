@@ -17,7 +17,7 @@ pub(super) enum Fault {
     NoPort,
     PortZero,
     BadId(String),
-    /// Name of a field whose value contains `${`.
+    /// Name of a field whose value contains `${` or `$(`.
     Placeholder(&'static str),
     /// A field, its value and the reason why it is unusable.
     Unusable(&'static str, String, &'static str),
@@ -52,7 +52,10 @@ impl fmt::Display for InvalidInstance {
                 )
             }
             Fault::Placeholder(field) => {
-                write!(f, "{field} of '{app}' contains ${{...}}: placeholders are not resolved, write out the value")
+                write!(
+                    f,
+                    "{field} of '{app}' contains ${{...}} or $(...): placeholders are not resolved, write out the value"
+                )
             }
             Fault::Unusable(field, value, why) => write!(f, "{field} '{value}' of '{app}' is unusable: {why}"),
             Fault::NotWholeSeconds(name, duration) => {
