@@ -83,7 +83,10 @@ impl Routes {
             // The machine may have got a network since the instance was built.
             found = (self.route)(rules, None);
         }
-        found.and_then(|ip| with_other_address(instance, ip))
+        let moved = found.and_then(|ip| with_other_address(instance, ip))?;
+        let [detected, address] = [instance, &moved].map(|instance| instance.ip_addr().unwrap_or_default());
+        tracing::info!(app = instance.app(), address, detected, "registering the address of the route to the registry");
+        Some(moved)
     }
 
     /// Logs a warning if other machines cannot reach the registered host. A host name is looked up

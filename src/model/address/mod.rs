@@ -92,16 +92,26 @@ fn source_ip(target: SocketAddr) -> Option<IpAddr> {
     let any: IpAddr = if target.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0)).ok()?;
     socket.connect(target).ok()?;
-    socket.local_addr().ok().map(|address| address.ip()).filter(is_usable)
+    socket.local_addr().ok().map(|address| address.ip()).filter(|ip| is_usable_towards(*ip, target.ip()))
+}
+
+/// Returns `true` if the machines in the network of the target may reach this one by the address.
+fn is_usable_towards(ip: IpAddr, target: IpAddr) -> bool {
+    // A network may have no other addresses. Those of IPv6 need a zone, which no caller knows.
+    let is_of_link = ip.is_ipv4() && is_link_local(ip) && is_link_local(target);
+    is_of_link || is_usable(&ip)
 }
 
 /// Returns `true` if other machines may reach this one by the address.
 fn is_usable(ip: &IpAddr) -> bool {
-    let link_local = match ip {
+    !ip.is_unspecified() && !ip.is_loopback() && !ip.is_multicast() && !is_link_local(*ip)
+}
+
+fn is_link_local(ip: IpAddr) -> bool {
+    match ip {
         IpAddr::V4(ip) => ip.is_link_local(),
         IpAddr::V6(ip) => ip.is_unicast_link_local(),
-    };
-    !ip.is_unspecified() && !ip.is_loopback() && !ip.is_multicast() && !link_local
+    }
 }
 
 /// Returns `true` if a host name or address denotes the machine itself.
@@ -143,6 +153,14 @@ mod tests {
         for ip in ["10.0.0.1", "203.0.113.1", "fd00::1", "2001:db8::1"] {
             assert!(is_usable(&ip.parse().unwrap()), "{ip}");
         }
+    }
+
+    #[test]
+    fn link_local_address_is_usable_towards_such_a_target_only() {
+        let is_usable = |ip: &str, target: &str| is_usable_towards(ip.parse().unwrap(), target.parse().unwrap());
+        assert!(is_usable("169.254.3.7", "169.254.3.1") && is_usable("10.0.0.7", "169.254.3.1"));
+        assert!(!is_usable("169.254.3.7", "10.0.0.1") && !is_usable("127.0.0.1", "169.254.3.1"));
+        assert!(!is_usable("fe80::7", "fe80::1") && is_usable("fd00::7", "fe80::1"));
     }
 
     #[test]
