@@ -101,7 +101,8 @@ impl<'s> Resolution<'s> {
             return !(before.is_empty() && after.is_empty());
         }
         let is_whole = before.ends_with(['/', ':']) && after.starts_with([':', '@']);
-        after.contains('@') && !is_whole
+        // Credentials end before the first slash.
+        after.split('/').next().is_some_and(|authority| authority.contains('@')) && !is_whole
     }
 
     fn value(&mut self, name: &str, place: (&str, usize)) -> Result<Option<String>, String> {
