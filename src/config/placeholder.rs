@@ -93,8 +93,8 @@ impl<'s> Resolution<'s> {
         }
     }
 
-    /// Returns `true` if a placeholder is only a part of a secret or of the credentials of a URL. It
-    /// may be plain text, and its name a part of the password.
+    /// Returns `true` if a placeholder is only a part of a secret or of the credentials of a URL.
+    /// It may be plain text, and its name a part of the password.
     fn is_in_secret(&self, inner: &str, (text, at): (&str, usize)) -> bool {
         let (before, after) = (&text[..at], &text[at + "${}".len() + inner.len()..]);
         if self.open.iter().any(|name| is_secret(name)) {
