@@ -54,7 +54,11 @@ if [ "$AUTH" = yes ]; then
 fi
 
 cpu_us() { awk -v hz="$(getconf CLK_TCK)" '{ sub(/.*\) /, ""); printf "%d", ($12 + $13) * 1000000 / hz }' "/proc/${pid[$1]}/stat"; }
-rss_mb() { [ -n "${pid[$1]:-}" ] && awk '/^VmRSS/ { printf "%d MB", $2 / 1024 }' "/proc/${pid[$1]}/status" || printf -; }
+# own memory, and that of mapped files, which is shared with the page cache
+memory() {
+  [ -n "${pid[$1]:-}" ] || { printf -; return; }
+  awk '/^RssAnon/ { own = $2 } /^RssFile/ { mapped = $2 } END { printf "%.1f + %.1f MB", own / 1024, mapped / 1024 }' "/proc/${pid[$1]}/status"
+}
 median() { sort -g | awk '{ all[NR] = $1 } END { print all[int((NR + 1) / 2)] }'; }
 ratio() { awk -v a="${1:-0}" -v b="${2:-0}" 'BEGIN { if (a > 0 && b > 0) printf "%.2f", a / b; else printf "-" }'; }
 
@@ -110,9 +114,9 @@ change() {
 
 load_before=$(cut -d' ' -f1 /proc/loadavg)
 start "$OURS" target/release/tower-eureka serve --listen "$OURS" "${ours[@]}"
-ours_empty=$(rss_mb "$OURS")
+ours_empty=$(memory "$OURS")
 "$load" populate "$OURS" "$INSTANCES" "$APPS"
-ours_full=$(rss_mb "$OURS")
+ours_full=$(memory "$OURS")
 for path in apps apps/APP007; do
   curl -s "${fetch[@]}" -H 'Accept: application/json' -H 'Accept-Encoding: gzip' -o "$files/${path//\//_}" "$scheme://$OURS/eureka/$path"
 done
@@ -122,9 +126,9 @@ if [ "$SPRING" = yes ]; then
   [ -e "$jar" ] || mvn -B -q package -f tests/interop/server/pom.xml
   start "$JAVA" java -jar "$jar" --server.port="${JAVA##*:}" --eureka.server.wait-time-in-ms-when-sync-empty=0 \
     --eureka.server.use-read-only-response-cache=false
-  spring_empty=$(rss_mb "$JAVA") spring=$JAVA
+  spring_empty=$(memory "$JAVA") spring=$JAVA
   "$load" populate "$JAVA" "$INSTANCES" "$APPS"
-  spring_full=$(rss_mb "$JAVA")
+  spring_full=$(memory "$JAVA")
   # Warm-up of the JVM's compiler.
   for script in heartbeat register get; do
     wrk -t1 -c"$CONNECTIONS" -d"${SECONDS_EACH}s" -s "bench/wrk/$script.lua" "http://$JAVA/eureka/apps/APP007" >/dev/null
@@ -146,6 +150,6 @@ echo "| | ours | Spring |"
 echo "|---|---|---|"
 echo "| CPU of a registration and the first \`/apps\` after it, gzip | $(change "$OURS" 200) | $(change "$JAVA" 20) |"
 echo "| start to first response | ${starts[$OURS]} | ${starts[$JAVA]:--} |"
-echo "| memory: at the start | $ours_empty | ${spring_empty:--} |"
+echo "| memory, own + of mapped files: at the start | $ours_empty | ${spring_empty:--} |"
 echo "| memory: with $INSTANCES instances | $ours_full | ${spring_full:--} |"
-echo "| memory: after the load | $(rss_mb "$OURS") | $(rss_mb "$JAVA") |"
+echo "| memory: after the load | $(memory "$OURS") | $(memory "$JAVA") |"
