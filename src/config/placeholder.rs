@@ -1,6 +1,6 @@
 //! Placeholders in values: `${name}`, `${name:default}`, `${random.value}`.
 
-use super::mask::is_secret;
+use super::mask::{is_secret, masked_urls};
 use super::names::uniform;
 use super::{Settings, builtin, random};
 
@@ -96,13 +96,13 @@ impl<'s> Resolution<'s> {
     /// Returns `true` if a placeholder is only a part of a secret or of the credentials of a URL.
     /// It may be plain text, and its name a part of the password.
     fn is_in_secret(&self, inner: &str, (text, at): (&str, usize)) -> bool {
-        let (before, after) = (&text[..at], &text[at + "${}".len() + inner.len()..]);
+        let end = at + "${}".len() + inner.len();
+        let (before, placeholder, after) = (&text[..at], &text[at..end], &text[end..]);
         if self.open.iter().any(|name| is_secret(name)) {
-            return !(before.is_empty() && after.is_empty());
+            return placeholder != text;
         }
         let is_whole = before.ends_with(['/', ':']) && after.starts_with([':', '@']);
-        // Credentials end before the first slash.
-        after.split('/').next().is_some_and(|authority| authority.contains('@')) && !is_whole
+        after.contains('@') && !is_whole && !masked_urls(text).contains(placeholder)
     }
 
     fn value(&mut self, name: &str, place: (&str, usize)) -> Result<Option<String>, String> {

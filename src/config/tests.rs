@@ -121,6 +121,7 @@ fn placeholder_without_a_value_is_an_error_with_the_remedy() {
                 ("absent", "http://u:${no.password}@host/"),
                 ("zone", "http://registry-${no.zone}/eureka/,http://u:geheim@host/"),
                 ("plain", "http://u:ge${geheim}@host/"),
+                ("slash", "http://u:ge${geheim}/x@host/"),
                 ("user.password", "a${geheim}"),
             ],
             &chain[..],
@@ -136,6 +137,7 @@ fn placeholder_without_a_value_is_an_error_with_the_remedy() {
         ("absent", "placeholder ${no.password} has no value"),
         ("zone", "placeholder ${no.zone} has no value"),
         ("plain", "placeholder in a secret has no value: set it, or write \\${ for plain text"),
+        ("slash", "placeholder in a secret has no value"),
         ("user.password", "placeholder in a secret has no value"),
         ("n0", "more than 1000 placeholders"),
     ] {
