@@ -84,8 +84,8 @@ impl Routes {
             found = (self.route)(rules, None);
         }
         let moved = found.and_then(|ip| with_other_address(instance, ip))?;
-        let [detected, address] = [instance, &moved].map(|instance| instance.ip_addr().unwrap_or_default());
-        tracing::info!(app = instance.app(), address, detected, "registering the address of the route to the registry");
+        let [before, address] = [instance, &moved].map(|instance| instance.ip_addr().unwrap_or_default());
+        tracing::info!(app = instance.app(), address, before, "detected another address to register");
         Some(moved)
     }
 
