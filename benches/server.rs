@@ -31,12 +31,12 @@ fn names(i: usize) -> (String, String) {
 /// Builds a registration from a text, so that its client's part takes little of the measured time.
 fn registration(i: usize, version: u64) -> Request<Body> {
     static TEMPLATE: LazyLock<String> = LazyLock::new(|| {
-        let instance = Instance::builder("APP-NAME").id("HOST:app-name:8080").host_name("HOST.prod.example.com");
+        let instance = Instance::builder("APP-NAME").id("INSTANCE-ID").host_name("HOST.prod.example.com");
         let instance = instance.ip_addr("10.0.0.1").port(8080).metadata("zone", "zone-a").metadata("version", "NUMBER");
         String::from_utf8(instance.build().unwrap().to_json()).unwrap()
     });
-    let (app, _) = names(i);
-    let body = TEMPLATE.replace("HOST", &format!("host-{i:05}")).replace("APP-NAME", &app);
+    let (app, id) = names(i);
+    let body = TEMPLATE.replace("HOST", &format!("host-{i:05}")).replace("INSTANCE-ID", &id).replace("APP-NAME", &app);
     let body = body.replace("app-name", &app.to_lowercase()).replace("NUMBER", &version.to_string());
     let request = Request::post(format!("/apps/{app}")).header(CONTENT_TYPE, "application/json");
     request.body(body.into()).unwrap()
