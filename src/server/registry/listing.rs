@@ -29,6 +29,8 @@ pub(in crate::server) struct Listing {
     revision: AtomicU64,
     delta_revision: AtomicU64,
     size: AtomicUsize,
+    applications: AtomicUsize,
+    largest: AtomicUsize,
     weight: AtomicUsize,
     /// Number of deletions that were dropped before their retention time.
     dropped_deletions: AtomicU64,
@@ -106,6 +108,8 @@ struct Usage {
 struct Published {
     applications: BTreeMap<Arc<str>, Listed>,
     ids: IdIndex,
+    /// Number of instances of the largest application so far.
+    largest: usize,
     /// Weight of the listed instances and applications.
     weight: usize,
     counts: StatusCounts,
@@ -187,7 +191,7 @@ impl Listing {
         let mut published = self.lock();
         let usage = published.usage();
         let check = |members, old| limits.check(usage, members, old, record.weight());
-        let Published { applications, ids, weight, counts, digest, recent, .. } = &mut *published;
+        let Published { applications, ids, largest, weight, counts, digest, recent, .. } = &mut *published;
         let old = match applications.get_mut(app) {
             Some(Listed { instances, view }) => {
                 let members = Some(instances.len());
@@ -199,6 +203,7 @@ impl Listing {
                     Entry::Vacant(vacant) => {
                         check(members, None)?;
                         vacant.insert(record.clone());
+                        *largest = instances.len().max(*largest);
                         None
                     }
                 };
@@ -209,6 +214,7 @@ impl Listing {
                 check(None, None)?;
                 let instances = [(id.clone(), record.clone())].into();
                 applications.insert(app.clone(), Listed { instances, view: None });
+                *largest = (*largest).max(1);
                 *weight += APPLICATION_WEIGHT;
                 None
             }
@@ -262,10 +268,14 @@ impl Listing {
     /// Each instance of a full application takes as much room as the new one, or nearly so.
     pub(super) fn shortage(&self, instance: &Instance) -> Option<Shortage> {
         let Limits { application: members, applications, instances, new, .. } = self.limits;
-        // Fast path without the lock. No application has more instances than there are.
+        // Fast path without the lock.
         let added = view::max_weight(instance) + APPLICATION_WEIGHT;
-        let size = self.size();
-        if size < instances.min(members).min(applications) && self.weight.load(Ordering::Relaxed) + added <= new {
+        let of = |number: &AtomicUsize| number.load(Ordering::Relaxed);
+        if of(&self.size) < instances
+            && of(&self.applications) < applications
+            && of(&self.largest) < members
+            && of(&self.weight) + added <= new
+        {
             return None;
         }
         let weight = view::weight(instance);
@@ -416,6 +426,8 @@ impl Listing {
         published.full = None;
         published.delta = None;
         self.size.store(published.counts.total(), Ordering::Relaxed);
+        self.applications.store(published.applications.len(), Ordering::Relaxed);
+        self.largest.store(published.largest, Ordering::Relaxed);
         self.weight.store(weight, Ordering::Relaxed);
         self.revision.fetch_add(1, Ordering::Release);
         self.delta_revision.fetch_add(1, Ordering::Release);
