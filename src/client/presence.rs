@@ -1,13 +1,13 @@
 //! Ends calls that wait at an instance that has left the registry.
 
 use std::fmt;
+use std::future::{self, Pending};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use atomic_waker::AtomicWaker;
 use pin_project::pin_project;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
@@ -88,16 +88,12 @@ impl Presence {
         UnlessGone { response, gone: self.gone() }
     }
 
-    /// Waits for the response on the connection that has this waker. Fails if the instance is gone
-    /// before it comes.
+    /// Waits for the response on a connection. Fails if the instance is gone before it comes.
+    ///
+    /// Each poll of `response` must register with the waker of the connection's [`Link`].
     #[inline]
-    pub(super) fn unless_gone_on<'a, F: Future>(
-        &'a self,
-        waker: &'a AtomicWaker,
-        response: F,
-    ) -> UnlessGone<'a, F, OnConnection<'a>> {
-        let dropped = OnConnection { is_dropped: &self.is_dropped, waker };
-        UnlessGone { response, gone: Gone { presence: self, dropped, absence: None } }
+    pub(super) fn unless_gone_on<F: Future>(&self, response: F) -> UnlessGone<'_, F, Pending<()>> {
+        UnlessGone { response, gone: Gone { presence: self, dropped: future::pending(), absence: None } }
     }
 
     /// Waits until the registry has not had the instance for the grace time.
@@ -146,28 +142,11 @@ pub(super) struct UnlessGone<'a, F, D> {
 #[pin_project]
 pub(super) struct Gone<'a, D> {
     presence: &'a Presence,
-    /// Ready when the endpoint is dropped.
+    /// Ready when the endpoint is dropped, if polls do not register otherwise.
     #[pin]
     dropped: D,
     /// Begins when the endpoint is dropped.
     absence: Option<Pin<Box<dyn Future<Output = Failure> + Send + 'a>>>,
-}
-
-/// Waits for the drop of the endpoint, through the waker of a connection.
-pub(super) struct OnConnection<'a> {
-    is_dropped: &'a AtomicBool,
-    waker: &'a AtomicWaker,
-}
-
-impl Future for OnConnection<'_> {
-    type Output = ();
-
-    #[inline]
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.waker.register(cx.waker());
-        // Checked after the registration, so that no drop is missed.
-        if self.is_dropped.load(Ordering::SeqCst) { Poll::Ready(()) } else { Poll::Pending }
-    }
 }
 
 impl<F: Future, D: Future<Output = ()>> Future for UnlessGone<'_, F, D> {

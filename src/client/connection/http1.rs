@@ -147,8 +147,8 @@ where
                 let Sender { mut requests, link } = sender;
                 let sending = requests.try_send_request(request);
                 let mut requests = Some(requests);
-                let sending = SendFuture { sending, requests: &mut requests };
-                let sent = self.0.presence.unless_gone_on(&link.waker, sending).await?;
+                let sending = SendFuture { sending, requests: &mut requests, link: &link };
+                let sent = self.0.presence.unless_gone_on(sending).await?;
                 let mut failed = match sent {
                     Ok(response) => {
                         // A connection that switches to another protocol belongs to the caller.
@@ -349,12 +349,13 @@ where
 /// Waits for the response, and drops the sender if the connection ends before.
 ///
 /// hyper keeps a request that is queued while the connection ends, and returns it only once the
-/// sender is dropped.
+/// sender is dropped. Polls register with the link, which costs less than a poll of the sender.
 #[pin_project]
 struct SendFuture<'a, F, B> {
     #[pin]
     sending: F,
     requests: &'a mut Option<Requests<B>>,
+    link: &'a Link,
 }
 
 impl<F: Future, B> Future for SendFuture<'_, F, B> {
@@ -366,9 +367,9 @@ impl<F: Future, B> Future for SendFuture<'_, F, B> {
         if let Poll::Ready(sent) = this.sending.as_mut().poll(cx) {
             return Poll::Ready(sent);
         }
-        if let Some(open) = this.requests
-            && let Poll::Ready(Err(_)) = open.poll_ready(cx)
-        {
+        this.link.waker.register(cx.waker());
+        // Checked after the registration, so that no end is missed.
+        if this.requests.as_ref().is_some_and(http1::SendRequest::is_closed) {
             **this.requests = None;
             return this.sending.poll(cx);
         }
@@ -389,12 +390,29 @@ where
     let stream = connector.http2(false).oneshot(presence.address.uri_of(None)).await?;
     let lifetime = Lifetime::new(stream.inner().peer(), &limits);
     let (requests, connection) = http1::handshake(stream).await?;
-    tokio::spawn(async move {
-        if let Err(error) = connection.with_upgrades().await {
-            debug!(%error, "HTTP/1.1 connection failed");
+    let link = presence.add_link(Link { lifetime, _place: place, ..Link::default() });
+    let connection = connection.with_upgrades();
+    tokio::spawn(drive(WakeOnEnd(Arc::downgrade(&link)), connection));
+    Ok(Sender { requests, link })
+}
+
+/// Drives a connection until its end. Parameters are dropped in reverse order, so that the call is
+/// woken after the connection has ended.
+async fn drive(_wake: WakeOnEnd, connection: impl Future<Output = Result<(), hyper::Error>>) {
+    if let Err(error) = connection.await {
+        debug!(%error, "HTTP/1.1 connection failed");
+    }
+}
+
+/// Wakes the call on a connection when the connection has ended.
+struct WakeOnEnd(Weak<Link>);
+
+impl Drop for WakeOnEnd {
+    fn drop(&mut self) {
+        if let Some(link) = self.0.upgrade() {
+            link.waker.wake();
         }
-    });
-    Ok(Sender { requests, link: presence.add_link(Link { lifetime, _place: place, ..Link::default() }) })
+    }
 }
 
 /// Closes connections that are idle for too long, or are to be replaced. Ends when none is idle.

@@ -65,7 +65,8 @@ impl Lifetime {
 /// State of a connection that carries one call at a time.
 #[derive(Debug, Default)]
 pub(in crate::client) struct Link {
-    /// Wakes the call on this connection when the endpoint is dropped.
+    /// Wakes the call on this connection when the endpoint is dropped, and when the connection
+    /// ends.
     pub(in crate::client) waker: AtomicWaker,
     pub(super) lifetime: Lifetime,
     /// Set when the connection is to be closed after its call.

@@ -392,16 +392,19 @@ async fn request_is_rewritten_for_its_version() {
 /// hyper keeps a request queued while the connection ends until its sender is dropped.
 #[tokio::test]
 async fn sender_of_an_ended_connection_is_dropped_while_its_request_is_pending() {
-    let (stream, _other) = tokio::io::duplex(1);
+    let (stream, other) = tokio::io::duplex(1);
     let (requests, connection) = http1::handshake::<_, AttemptBody<Empty<Bytes>>>(TokioIo::new(stream)).await.unwrap();
-    drop(connection);
-    let mut requests = Some(requests);
+    let link = Arc::new(Link::default());
+    let (mut requests, mut other) = (Some(requests), Some(other));
     let mut polls = 0;
-    let pending_once = poll_fn(|cx| {
+    // Only the end of the connection wakes it.
+    let sending = poll_fn(|_| {
         polls += 1;
-        cx.waker().wake_by_ref();
-        if polls < 2 { Poll::Pending } else { Poll::Ready("unsent") }
+        other = None;
+        if polls < 3 { Poll::Pending } else { Poll::Ready("unsent") }
     });
-    assert_eq!(SendFuture { sending: pending_once, requests: &mut requests }.await, "unsent");
+    let driver = tokio::spawn(drive(WakeOnEnd(Arc::downgrade(&link)), connection));
+    assert_eq!(SendFuture { sending, requests: &mut requests, link: &link }.await, "unsent");
     assert!(requests.is_none());
+    driver.await.unwrap();
 }
