@@ -92,21 +92,29 @@ where
     }
 
     /// Picks an instance and starts the first attempt.
-    fn start(route: Arc<Route<E>>, request: Request<B>, deadline: CallDeadline) -> Result<Self, Error> {
+    ///
+    /// Sets the state in place, since a returned one would be moved a few times.
+    fn start(
+        mut self: Pin<&mut Self>,
+        route: Arc<Route<E>>,
+        request: Request<B>,
+        deadline: CallDeadline,
+    ) -> Result<(), Error> {
         let mut call = Call::new(route, request, deadline, false);
         call.check_deadline()?;
-        Ok(match call.pick() {
+        match call.pick() {
             Some(picked) if call.options().retry.hedge_delay().is_none() => {
                 call.route.budget.deposit(picked.at());
                 call.attempts = 1;
                 let attempt = call.span.in_scope(|| call.attempt(picked))?;
-                Self::FirstAttempt { attempt, call: Some(call) }
+                self.set(Self::FirstAttempt { attempt, call: Some(call) });
             }
             picked => {
                 let span = call.span.clone();
-                Self::Retries(Box::pin(async move { call.begin(picked).await }.instrument(span)))
+                self.set(Self::Retries(Box::pin(async move { call.begin(picked).await }.instrument(span))));
             }
-        })
+        }
+        Ok(())
     }
 }
 
@@ -120,10 +128,10 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
-            let next = match self.as_mut().project() {
+            match self.as_mut().project() {
                 CallProj::Start(new) => {
                     let (route, request, deadline) = new.take().expect(POLLED_ONCE);
-                    Self::start(route, request, deadline)?
+                    self.as_mut().start(route, request, deadline)?;
                 }
                 CallProj::FirstAttempt { attempt, call } => {
                     let first = call.as_ref().expect(POLLED_ONCE);
@@ -136,11 +144,10 @@ where
                         return Poll::Ready(result);
                     }
                     let span = call.span.clone();
-                    Self::Retries(Box::pin(async move { call.run(result, outcome).await }.instrument(span)))
+                    self.set(Self::Retries(Box::pin(async move { call.run(result, outcome).await }.instrument(span))));
                 }
                 CallProj::Retries(work) => return work.as_mut().poll(cx),
-            };
-            self.set(next);
+            }
         }
     }
 }

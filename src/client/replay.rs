@@ -5,8 +5,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use http::Request;
 use http::request::Parts;
+use http::{Request, Uri};
 use http_body::{Body, Frame, SizeHint};
 use tower::BoxError;
 
@@ -58,10 +58,20 @@ impl<B: Body> ReplayRequest<B> {
 
     /// Returns the request of the next attempt, for an instance at this address.
     pub(super) fn for_address(&self, address: &Address) -> Request<AttemptBody<B>> {
-        let Parts { method, uri, version, headers, extensions, .. } = &self.parts;
+        self.with_uri(address.uri_of(self.parts.uri.path_and_query()))
+    }
+
+    /// Returns the request of the next attempt with the path alone, for the instance's own
+    /// connections.
+    pub(super) fn for_connection(&self) -> Request<AttemptBody<B>> {
+        self.with_uri(self.parts.uri.path_and_query().cloned().map_or_else(Uri::default, Uri::from))
+    }
+
+    fn with_uri(&self, uri: Uri) -> Request<AttemptBody<B>> {
+        let Parts { method, version, headers, extensions, .. } = &self.parts;
         let (mut parts, ()) = Request::new(()).into_parts();
         parts.method = method.clone();
-        parts.uri = address.uri_of(uri.path_and_query());
+        parts.uri = uri;
         parts.version = *version;
         parts.headers = headers.clone();
         parts.extensions = extensions.clone();

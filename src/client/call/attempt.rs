@@ -72,10 +72,12 @@ where
         Ok(Attempt { call, picked: Some(picked) })
     }
 
-    /// Returns the request for an instance at this address.
+    /// Returns the request for an instance at this address. The crate's own connections complete
+    /// its URI if they need that. Services and hooks get the whole URI.
     fn request_for(&self, address: &Address) -> Request<AttemptBody<B>> {
-        let CallOptions { host, deadline_header, .. } = self.options();
-        let mut request = self.request.for_address(address);
+        let CallOptions { attempts, host, deadline_header, .. } = self.options();
+        let is_seen = E::IS_SHARED || !attempts.is_empty();
+        let mut request = if is_seen { self.request.for_address(address) } else { self.request.for_connection() };
         let host = if *host == HostHeader::Original { original_host(&self.request.parts) } else { None };
         match host {
             Some(host) if request.version() != Version::HTTP_2 => request.headers_mut().insert(HOST, host),

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -142,20 +143,24 @@ impl<B: RequestBody> Service<Request<AttemptBody<B>>> for Endpoint<B> {
 
     fn call(&mut self, mut request: Request<AttemptBody<B>>) -> EndpointFuture<B> {
         let inner = &self.inner;
+        let may_be_http2 = inner.is_http2 || request.version() == Version::HTTP_2;
+        let can_fall_back = may_be_http2 && !is_grpc(request.headers());
         // HTTP/2 has no upgrades.
-        let can_fall_back = !is_grpc(request.headers());
         let is_http2 = inner.is_http2 && !is_upgrade(&request) && !(can_fall_back && inner.is_only_http1());
         let response = match (is_http2, request.version()) {
             _ if inner.service.is_some() => {
+                inner.complete_uri(&mut request);
                 VersionedSend::Http1(Box::pin(inner.clone().send_to_service(request, is_http2)))
             }
             (true, _) => {
                 // A host header must not contradict the authority (RFC 9113, 8.3.1).
                 request.headers_mut().remove(HOST);
+                inner.complete_uri(&mut request);
                 VersionedSend::Http2(Box::pin(inner.http2.clone().send(request)))
             }
             (false, Version::HTTP_2) if !(can_fall_back && inner.is_only_http1()) => {
                 request.headers_mut().remove(HOST);
+                inner.complete_uri(&mut request);
                 inner.record_version(HTTP2);
                 if inner.http2.has_connected() {
                     VersionedSend::Http2(Box::pin(inner.http2.clone().send(request)))
@@ -211,6 +216,13 @@ impl<B> Inner<B> {
 }
 
 impl<B: RequestBody> Inner<B> {
+    /// Adds the address to a URI that is a path alone. HTTP/1.1 writes the path alone.
+    fn complete_uri(&self, request: &mut Request<AttemptBody<B>>) {
+        if request.uri().authority().is_none() {
+            *request.uri_mut() = self.presence.address.uri_of(request.uri().path_and_query());
+        }
+    }
+
     fn is_http2_in_use(&self) -> bool {
         self.version.load(Ordering::Relaxed) == HTTP2
     }
@@ -279,7 +291,7 @@ impl<B> HasAddress for Endpoint<B> {
 /// Response future of an [`Endpoint`].
 pub(in crate::client) struct EndpointFuture<B> {
     response: VersionedSend<B>,
-    /// False for gRPC, which needs HTTP/2.
+    /// True for requests of HTTP/2, except for gRPC, which needs it.
     can_fall_back: bool,
     endpoint: Endpoint<B>,
 }
@@ -307,10 +319,14 @@ impl<B> Future for EndpointFuture<B> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         Poll::Ready(match ready!(self.response.poll(cx)) {
-            Ok(response) => Ok(match self.endpoint.inner.body_timeout {
-                None => response,
-                Some(limit) => response.map(|body| body.with_timeout(limit, &self.endpoint.inner.presence)),
-            }),
+            Ok(mut response) => {
+                let Inner { body_timeout, presence, .. } = &*self.endpoint.inner;
+                if let Some(limit) = *body_timeout {
+                    let body = mem::take(response.body_mut());
+                    *response.body_mut() = body.with_timeout(limit, presence);
+                }
+                Ok(response)
+            }
             Err(mut failure) => {
                 if self.can_fall_back && self.endpoint.inner.service.is_none() && failure.requires_http1() {
                     // The next attempt is sent over it.

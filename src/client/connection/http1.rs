@@ -129,6 +129,7 @@ where
     ///
     /// # Cancel safety
     /// Dropping the future closes the connection of a request in flight.
+    #[inline]
     pub(super) fn send(
         self,
         mut request: Request<AttemptBody<B>>,
@@ -445,12 +446,12 @@ fn write_for_http1<B>(request: &mut Request<B>, address: &Address) {
     if request.version() != Version::HTTP_10 {
         *request.version_mut() = Version::HTTP_11;
     }
-    let uri = mem::take(request.uri_mut());
-    *request.uri_mut() = match uri.into_parts().path_and_query {
-        _ if request.method() == Method::CONNECT => address.authority.clone().into(),
-        Some(path) => path.into(),
-        None => Uri::default(),
-    };
+    if request.method() == Method::CONNECT {
+        *request.uri_mut() = address.authority.clone().into();
+    } else if request.uri().authority().is_some() {
+        let uri = mem::take(request.uri_mut());
+        *request.uri_mut() = uri.into_parts().path_and_query.map_or_else(Uri::default, Uri::from);
+    }
 }
 
 impl<B> Clone for Http1<B> {
