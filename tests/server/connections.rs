@@ -62,6 +62,21 @@ fn frames(mut bytes: &[u8]) -> Vec<(u8, u8, &[u8])> {
     frames
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn burst_of_connections_waits_to_be_accepted() {
+    let registry = EurekaServer::builder().build().unwrap();
+    let listener = registry.listener(tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let address = listener.local_addr().unwrap();
+    let limit = std::fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+    let mut connections = Vec::new();
+    // Nothing accepts them. One more than fit would not connect.
+    for _ in 0..limit.trim().parse::<usize>().unwrap().min(500) {
+        connections.push(TcpStream::connect(address).await.unwrap());
+    }
+    drop((connections, listener));
+}
+
 #[tokio::test]
 async fn full_listener_closes_the_longest_idle_connection_for_a_new_one() {
     let server = Running::start(|listener| listener.max_connections(2)).await;

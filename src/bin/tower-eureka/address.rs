@@ -16,7 +16,7 @@ const LOOPBACK: &str = "127.0.0.1";
 const DEFAULT_PORT: u16 = 8761;
 /// Host if only a port is configured: all interfaces of both families, as on a Spring server.
 const EVERYWHERE: &str = "::";
-/// Maximum number of connections that wait to be accepted. tokio's listeners have the same.
+/// Maximum number of connections that wait to be accepted, until the library sets its own.
 const BACKLOG: i32 = 1024;
 
 /// Address to listen on. The host may be a name.

@@ -39,6 +39,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::response::Response;
 use http::Request;
+use socket2::SockRef;
 use tokio::net::TcpListener;
 use tower::Service;
 
@@ -52,12 +53,20 @@ use super::Error;
 use super::connections::ConnectionCounts;
 use super::unsent::Unsent;
 
+/// Maximum number of established connections that wait to be accepted, unless the system's limit is
+/// lower. tokio's listeners have 128 on Linux.
+///
+/// Beyond it the system drops the first packet of a connection, which the client repeats after a
+/// second.
+const BACKLOG: i32 = 1024;
+
 /// Serves a router, or any other HTTP service, over HTTP/1.1 and HTTP/2 on a TCP listener, within
 /// limits.
 ///
 /// `axum::serve` has no such limits, and suits a server behind a proxy that has them. Each limit
 /// has a setter here and a default that no client of a registry reaches. Each request has its
-/// sender's address in axum's `ConnectInfo<SocketAddr>`.
+/// sender's address in axum's `ConnectInfo<SocketAddr>`. Up to 1,024 connections wait to be
+/// accepted, if the system allows it (`net.core.somaxconn` on Linux).
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -103,6 +112,8 @@ impl Listener {
         unsent: Arc<Unsent>,
         counts: Arc<ConnectionCounts>,
     ) -> Self {
+        // Systems allow this for a socket that listens already. One that refuses keeps its queue.
+        let _ = SockRef::from(&listener).listen(BACKLOG);
         Self { listener, tls, limits, unsent, counts }
     }
 
