@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{advance, sleep};
 use tower::ServiceExt;
 use tower_eureka::EurekaServer;
-use tower_eureka::server::{Eviction, Limits};
+use tower_eureka::server::{Access, Eviction, Limits, Role};
 
 pub(crate) use crate::captured_log::Log;
 use crate::common::{ORDER_1, ORDERS, Server, bytes, document, minute, request, ten};
@@ -155,6 +155,20 @@ async fn request_below_another_path_names_the_path_of_the_registry() {
     let lines = log.take();
     assert_eq!(lines.len(), 2, "one line each, and none for the favicon of a browser: {lines:?}");
     assert!(lines[0].contains("the registry is below /eureka/") && lines[0].contains("path=/apps/"), "{lines:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_probes_do_not_hide_refused_registrations() {
+    let access = Access::new().user("orders", "secret", [Role::Register]);
+    let service = EurekaServer::builder().access(access).build().unwrap().service("/eureka");
+    let (log, _guard) = Log::start(tracing::Level::WARN);
+    for (method, path) in [("GET", "/"), ("GET", ORDERS), ("POST", ORDERS), ("POST", ORDERS), ("DELETE", ORDER_1)] {
+        let response = service.clone().oneshot(from_client(method, path, "")).await.unwrap();
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+    }
+    let lines = log.take();
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(lines[0].contains("method=GET") && lines[1].contains("method=POST path=/eureka/apps/ORDERS"), "{lines:?}");
 }
 
 #[tokio::test(start_paused = true)]

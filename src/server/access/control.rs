@@ -334,10 +334,11 @@ impl AccessControl {
     /// Returns the number of suppressed log lines about this refusal, if one is to be written now.
     ///
     /// Callers choose the names in a refusal and many addresses of one network, so that neither
-    /// makes it another refusal.
-    pub(in crate::server) fn log(&self, refusal: &Refusal, address: Option<IpAddr>) -> Option<u64> {
+    /// makes it another refusal. Refused reads, such as probes, do not suppress refused changes.
+    pub(in crate::server) fn log(&self, refusal: &Refusal, is_read: bool, address: Option<IpAddr>) -> Option<u64> {
         let host = address.map_or_else(|| "an unknown host".into(), |address| audit::network(address).to_string());
-        self.log.pass(format_args!("access of {host} refused with {}: {}", refusal.status().as_u16(), refusal.kind()))
+        let (access, status) = (if is_read { "read" } else { "change" }, refusal.status().as_u16());
+        self.log.pass(format_args!("{access} by {host} refused with {status}: {}", refusal.kind()))
     }
 
     /// Logs the refusals that have ended. Must be called periodically.

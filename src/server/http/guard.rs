@@ -202,7 +202,7 @@ fn with_text(method: &Method, status: StatusCode, text: String) -> Response {
 pub(super) fn refused(server: &ServerState, parts: &Parts, refusal: &Refusal) -> Response {
     let status = refusal.status();
     let address = audit::address(&parts.extensions).map(|address| address.ip());
-    let suppressed = server.access().and_then(|access| access.log(refusal, address));
+    let suppressed = server.access().and_then(|access| access.log(refusal, parts.method.is_safe(), address));
     if let Some(suppressed) = suppressed {
         let origin = refusals::caller(parts);
         let (method, path) = (Quoted(parts.method.as_str()), Quoted(parts.uri.path()));
