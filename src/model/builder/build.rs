@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use super::super::{DataCenter, Facts, HostLookup, Instance, InstanceStatus, LeaseInfo, LocalFacts, Port, app_name};
 use super::check::{check_app, check_host, check_path, check_url, is_usable_id, parse_address};
-use super::error::Fault;
+use super::error::{Fault, PLACEHOLDERS};
 use super::pages::HOST_PLACEHOLDER;
 use super::{InstanceBuilder, InvalidInstance};
 
@@ -192,8 +192,8 @@ impl InstanceBuilder {
             ("application group", &self.app_group),
             ("auto scaling group", &self.asg_name),
         ];
-        // Those of Kubernetes and of shells stay as they are where nothing resolves them.
-        let has_placeholder = |text: &str| text.contains("${") || text.contains("$(");
+        // They stay as they are where nothing resolves them.
+        let has_placeholder = |text: &str| PLACEHOLDERS.iter().any(|start| text.contains(start));
         if has_placeholder(&self.app) {
             return fault(Fault::Placeholder("name"));
         }

@@ -63,7 +63,8 @@ pub(super) fn check_host(host: &str) -> Result<(), &'static str> {
     if host.contains(':') {
         return Err("it has a port, pass that to port()");
     }
-    if host.is_empty() || host.chars().any(|c| c.is_whitespace() || c.is_control() || "/?#@[]\\$%".contains(c)) {
+    if host.is_empty() || host.chars().any(|c| c.is_whitespace() || c.is_control() || "/?#@[]\\$%{}<>\"|^`".contains(c))
+    {
         return Err("it is not a host name");
     }
     Ok(())

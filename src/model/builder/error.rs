@@ -10,6 +10,9 @@ pub struct InvalidInstance {
     fault: Fault,
 }
 
+/// Starts of placeholders, which no field may contain.
+pub(super) const PLACEHOLDERS: [&str; 4] = ["${", "$(", "#{", "{{"];
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
     BadName,
@@ -17,7 +20,7 @@ pub(super) enum Fault {
     NoPort,
     PortZero,
     BadId(String),
-    /// Name of a field whose value contains `${` or `$(`.
+    /// Name of a field whose value contains one of [`PLACEHOLDERS`].
     Placeholder(&'static str),
     /// A field, its value and the reason why it is unusable.
     Unusable(&'static str, String, &'static str),
@@ -54,7 +57,7 @@ impl fmt::Display for InvalidInstance {
             Fault::Placeholder(field) => {
                 write!(
                     f,
-                    "{field} of '{app}' contains ${{...}} or $(...): placeholders are not resolved, write out the value"
+                    "{field} of '{app}' contains ${{...}}, $(...), #{{...}} or {{{{...}}}}: placeholders are not resolved, write out the value"
                 )
             }
             Fault::Unusable(field, value, why) => write!(f, "{field} '{value}' of '{app}' is unusable: {why}"),
