@@ -192,7 +192,7 @@ impl InstanceBuilder {
             ("application group", &self.app_group),
             ("auto scaling group", &self.asg_name),
         ];
-        // They stay as they are where nothing resolves them.
+        // Placeholders stay as they are where nothing resolves them.
         let has_placeholder = |text: &str| PLACEHOLDERS.iter().any(|start| text.contains(start));
         if has_placeholder(&self.app) {
             return fault(Fault::Placeholder("name"));
