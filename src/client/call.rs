@@ -30,19 +30,24 @@ use crate::time::Backoff;
 
 pub(super) use self::attempt::original_host;
 
-/// Future of a call by name. Does nothing before it is polled.
+/// Future of a call by name. Picks no instance before it is polled.
 ///
-/// The first attempt is stored inline, since most calls have only one. Retries are boxed, so that
-/// calls without them do not pay for them.
-#[allow(clippy::large_enum_variant, reason = "the large variants are the usual ones, and the future is boxed")]
-#[pin_project(project = CallProj)]
-pub(super) enum CallFuture<E: Service<Request<AttemptBody<B>>>, B, RB> {
-    Start(Option<(Arc<Route<E>>, Request<B>, CallDeadline)>),
-    FirstAttempt {
-        #[pin]
-        attempt: Attempt<E, B>,
-        call: Option<Call<E, B>>,
-    },
+/// The call and its first attempt are stored inline and used in place, since most calls have only
+/// one attempt. Retries are boxed, so that calls without them do not pay for them.
+#[pin_project]
+pub(super) struct CallFuture<E: Service<Request<AttemptBody<B>>>, B, RB> {
+    #[pin]
+    stage: Stage<E, B, RB>,
+    /// Taken by the retries.
+    call: Option<Call<E, B>>,
+}
+
+/// Progress of a call.
+#[allow(clippy::large_enum_variant, reason = "the large variant is the usual one, and the future is boxed")]
+#[pin_project(project = StageProj)]
+enum Stage<E: Service<Request<AttemptBody<B>>>, B, RB> {
+    Start,
+    FirstAttempt(#[pin] Attempt<E, B>),
     Retries(Pin<Box<dyn Future<Output = Result<CallResponse<RB>, Error>> + Send>>),
 }
 
@@ -78,7 +83,7 @@ where
     RB: Body + Send + 'static,
 {
     pub(super) fn new(route: Arc<Route<E>>, request: Request<B>, deadline: CallDeadline) -> Self {
-        Self::Start(Some((route, request, deadline)))
+        Self { stage: Stage::Start, call: Some(Call::new(route, request, deadline, false)) }
     }
 
     /// Waits for an instance, then makes the call.
@@ -90,32 +95,6 @@ where
         route.ready(deadline).await?;
         Self::new(route, request, deadline).await
     }
-
-    /// Picks an instance and starts the first attempt.
-    ///
-    /// Sets the state in place, since a returned one would be moved a few times.
-    fn start(
-        mut self: Pin<&mut Self>,
-        route: Arc<Route<E>>,
-        request: Request<B>,
-        deadline: CallDeadline,
-    ) -> Result<(), Error> {
-        let mut call = Call::new(route, request, deadline, false);
-        call.check_deadline()?;
-        match call.pick() {
-            Some(picked) if call.options().retry.hedge_delay().is_none() => {
-                call.route.budget.deposit(picked.at());
-                call.attempts = 1;
-                let attempt = call.span.in_scope(|| call.attempt(picked))?;
-                self.set(Self::FirstAttempt { attempt, call: Some(call) });
-            }
-            picked => {
-                let span = call.span.clone();
-                self.set(Self::Retries(Box::pin(async move { call.begin(picked).await }.instrument(span))));
-            }
-        }
-        Ok(())
-    }
 }
 
 impl<E, B, RB> Future for CallFuture<E, B, RB>
@@ -126,29 +105,47 @@ where
 {
     type Output = Result<CallResponse<RB>, Error>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
         loop {
-            match self.as_mut().project() {
-                CallProj::Start(new) => {
-                    let (route, request, deadline) = new.take().expect(POLLED_ONCE);
-                    self.as_mut().start(route, request, deadline)?;
+            match this.stage.as_mut().project() {
+                StageProj::Start => {
+                    let call = this.call.as_mut().expect(POLLED_ONCE);
+                    call.check_deadline()?;
+                    match call.pick() {
+                        Some(picked) if call.options().retry.hedge_delay().is_none() => {
+                            this.stage.set(Stage::FirstAttempt(call.first_attempt(picked)?));
+                        }
+                        picked => {
+                            let mut call = this.call.take().expect(POLLED_ONCE);
+                            let span = call.span.clone();
+                            this.stage.set(Stage::retries(span, async move { call.begin(picked).await }));
+                        }
+                    }
                 }
-                CallProj::FirstAttempt { attempt, call } => {
-                    let first = call.as_ref().expect(POLLED_ONCE);
-                    let entered = first.span.enter();
+                StageProj::FirstAttempt(attempt) => {
+                    let call = this.call.as_ref().expect(POLLED_ONCE);
+                    let entered = call.span.enter();
                     let result = ready!(attempt.poll(cx));
-                    let outcome = first.outcome(&result);
+                    let outcome = call.outcome(&result);
                     drop(entered);
-                    let mut call = call.take().expect(POLLED_ONCE);
                     if outcome == AttemptOutcome::Final {
+                        *this.call = None;
                         return Poll::Ready(result);
                     }
+                    let mut call = this.call.take().expect(POLLED_ONCE);
                     let span = call.span.clone();
-                    self.set(Self::Retries(Box::pin(async move { call.run(result, outcome).await }.instrument(span))));
+                    this.stage.set(Stage::retries(span, async move { call.run(result, outcome).await }));
                 }
-                CallProj::Retries(work) => return work.as_mut().poll(cx),
+                StageProj::Retries(work) => return work.as_mut().poll(cx),
             }
         }
+    }
+}
+
+impl<E: Service<Request<AttemptBody<B>>>, B, RB> Stage<E, B, RB> {
+    fn retries(span: Span, work: impl Future<Output = Result<CallResponse<RB>, Error>> + Send + 'static) -> Self {
+        Self::Retries(Box::pin(work.instrument(span)))
     }
 }
 
@@ -270,6 +267,17 @@ where
         let picked = self.pick();
         let span = self.span.clone();
         self.begin(picked).instrument(span).await
+    }
+
+    /// Starts the first attempt of a call that is not hedged.
+    fn first_attempt(&mut self, picked: Picked<E, HttpResponses>) -> Result<Attempt<E, B>, Error>
+    where
+        E: Service<Request<AttemptBody<B>>, Error: Into<BoxError>>,
+    {
+        self.route.budget.deposit(picked.at());
+        self.attempts = 1;
+        let _entered = self.span.enter();
+        self.attempt(picked)
     }
 
     /// Makes the first attempt and those that follow. Waits for an instance if none was picked.

@@ -62,6 +62,7 @@ const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CallDeadline {
     at: Option<Instant>,
+    /// True for calls of gRPC that have a deadline.
     is_grpc: bool,
     ready_timeout: Option<Duration>,
 }
@@ -83,7 +84,7 @@ impl CallDeadline {
         let millis = |value: &HeaderValue| value.to_str().ok()?.trim().parse().ok().map(Duration::from_millis);
         let plain = header.and_then(|name| request.headers().get(name)).and_then(millis).map(within);
         let at = [extension, grpc, plain].into_iter().flatten().min().or_else(|| default.map(within));
-        let is_grpc = grpc.is_some() || is_grpc(request.headers());
+        let is_grpc = grpc.is_some() || (at.is_some() && is_grpc(request.headers()));
         let ready_timeout = request.extensions().get::<WaitForReady>().map(|wait| wait.0);
         Self { at, is_grpc, ready_timeout }
     }

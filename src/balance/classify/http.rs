@@ -92,12 +92,7 @@ pub struct DefaultClassifier;
 
 impl ClassifyHttp for DefaultClassifier {
     fn head(&self, status: StatusCode, headers: &HeaderMap) -> Outcome {
-        match status {
-            StatusCode::TOO_MANY_REQUESTS => Outcome::Overloaded { retry_after: retry_after(headers) },
-            status if status.is_server_error() => Outcome::Failure { retry_after: retry_after(headers) },
-            _ if is_grpc(headers) && headers.contains_key(GRPC_STATUS) => grpc_outcome(headers),
-            _ => Outcome::Success,
-        }
+        head_outcome(status, headers, is_grpc(headers))
     }
 
     fn trailers(&self, trailers: &HeaderMap) -> Outcome {
@@ -171,15 +166,19 @@ impl<B: Body> Observe<Response<B>> for HttpResponses {
     type Response = Response<ResponseBody<B>>;
 
     fn observe(&self, mut completion: Completion, response: Response<B>) -> Self::Response {
-        let outcome = self.head(&response);
+        let (status, headers) = (response.status(), response.headers());
+        let is_grpc = is_grpc(headers);
+        let outcome = match &self.classify {
+            None => head_outcome(status, headers, is_grpc),
+            Some(classify) => classify.head(status, headers),
+        };
         if matches!(outcome, Outcome::TimedOut | Outcome::Cancelled | Outcome::Unprocessed) {
             completion.record_activity();
         }
         completion.outcome(outcome);
-        let to_come =
-            outcome.is_success() && is_grpc(response.headers()) && !response.headers().contains_key(GRPC_STATUS);
+        let to_come = is_grpc && outcome.is_success() && !headers.contains_key(GRPC_STATUS);
         let trailers = to_come.then(|| self.clone());
-        let is_upgrade = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        let is_upgrade = status == StatusCode::SWITCHING_PROTOCOLS;
         response.map(|body| {
             let guard = HttpCompletion { completion, trailers };
             if is_upgrade { GuardedBody::kept(body, guard) } else { GuardedBody::new(body, guard) }
@@ -223,6 +222,15 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     let content_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
     let rest = content_type.and_then(|value| value.strip_prefix(b"application/grpc"));
     rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
+}
+
+fn head_outcome(status: StatusCode, headers: &HeaderMap, is_grpc: bool) -> Outcome {
+    match status {
+        StatusCode::TOO_MANY_REQUESTS => Outcome::Overloaded { retry_after: retry_after(headers) },
+        status if status.is_server_error() => Outcome::Failure { retry_after: retry_after(headers) },
+        _ if is_grpc && headers.contains_key(GRPC_STATUS) => grpc_outcome(headers),
+        _ => Outcome::Success,
+    }
 }
 
 /// Codes that blame the caller are no fault of the instance.

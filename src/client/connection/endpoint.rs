@@ -147,20 +147,21 @@ impl<B: RequestBody> Service<Request<AttemptBody<B>>> for Endpoint<B> {
         let can_fall_back = may_be_http2 && !is_grpc(request.headers());
         // HTTP/2 has no upgrades.
         let is_http2 = inner.is_http2 && !is_upgrade(&request) && !(can_fall_back && inner.is_only_http1());
+        // HTTP/1.1 writes the path alone.
+        if may_be_http2 || inner.service.is_some() {
+            inner.complete_uri(&mut request);
+        }
         let response = match (is_http2, request.version()) {
             _ if inner.service.is_some() => {
-                inner.complete_uri(&mut request);
                 VersionedSend::Http1(Box::pin(inner.clone().send_to_service(request, is_http2)))
             }
             (true, _) => {
                 // A host header must not contradict the authority (RFC 9113, 8.3.1).
                 request.headers_mut().remove(HOST);
-                inner.complete_uri(&mut request);
                 VersionedSend::Http2(Box::pin(inner.http2.clone().send(request)))
             }
             (false, Version::HTTP_2) if !(can_fall_back && inner.is_only_http1()) => {
                 request.headers_mut().remove(HOST);
-                inner.complete_uri(&mut request);
                 inner.record_version(HTTP2);
                 if inner.http2.has_connected() {
                     VersionedSend::Http2(Box::pin(inner.http2.clone().send(request)))
@@ -216,7 +217,7 @@ impl<B> Inner<B> {
 }
 
 impl<B: RequestBody> Inner<B> {
-    /// Adds the address to a URI that is a path alone. HTTP/1.1 writes the path alone.
+    /// Adds the address to a URI that is a path alone.
     fn complete_uri(&self, request: &mut Request<AttemptBody<B>>) {
         if request.uri().authority().is_none() {
             *request.uri_mut() = self.presence.address.uri_of(request.uri().path_and_query());

@@ -149,8 +149,7 @@ where
                 let sending = requests.try_send_request(request);
                 let mut requests = Some(requests);
                 let sending = SendFuture { sending, requests: &mut requests, link: &link };
-                let sent = self.0.presence.unless_gone_on(sending).await?;
-                let mut failed = match sent {
+                let mut failed = match self.0.presence.unless_gone_on(sending).await? {
                     Ok(response) => {
                         // A connection that switches to another protocol belongs to the caller.
                         if response.status() != StatusCode::SWITCHING_PROTOCOLS
