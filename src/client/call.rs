@@ -30,7 +30,7 @@ use crate::time::Backoff;
 
 pub(super) use self::attempt::original_host;
 
-/// Future of a call by name. Picks no instance before it is polled.
+/// Future of a call by name. Picks no instance and opens no span before it is polled.
 ///
 /// The call and its first attempt are stored inline and used in place, since most calls have only
 /// one attempt. Retries are boxed, so that calls without them do not pay for them.
@@ -111,10 +111,20 @@ where
             match this.stage.as_mut().project() {
                 StageProj::Start => {
                     let call = this.call.as_mut().expect(POLLED_ONCE);
-                    call.check_deadline()?;
+                    call.open_span();
+                    if let Err(error) = call.check_deadline() {
+                        *this.call = None;
+                        return Poll::Ready(Err(error));
+                    }
                     match call.pick() {
                         Some(picked) if call.options().retry.hedge_delay().is_none() => {
-                            this.stage.set(Stage::FirstAttempt(call.first_attempt(picked)?));
+                            match call.first_attempt(picked) {
+                                Ok(attempt) => this.stage.set(Stage::FirstAttempt(attempt)),
+                                Err(error) => {
+                                    *this.call = None;
+                                    return Poll::Ready(Err(error));
+                                }
+                            }
                         }
                         picked => {
                             let mut call = this.call.take().expect(POLLED_ONCE);
@@ -172,6 +182,7 @@ pub(super) struct Call<E, B> {
     refusals_in_a_row: usize,
     /// Set once no connection could be established.
     connect_retry: Option<ConnectRetry>,
+    /// Disabled before the first poll.
     span: Span,
 }
 
@@ -201,14 +212,6 @@ enum AttemptOutcome {
 impl<E: HasAddress + Send + Sync + 'static, B: Body> Call<E, B> {
     /// Makes a call. If `keeps_body`, its body is kept for a fallback, too.
     pub(super) fn new(route: Arc<Route<E>>, request: Request<B>, deadline: CallDeadline, keeps_body: bool) -> Self {
-        let span = debug_span!(
-            "eureka.call",
-            otel.kind = "client",
-            eureka.app = &*route.name,
-            eureka.instance_id = Empty,
-            server.address = Empty,
-            server.port = Empty,
-        );
         let CallOptions { http2, retry, .. } = &*route.options;
         // A shared service may speak HTTP/2 whatever the request says.
         let may_be_http2 = E::IS_SHARED || request.version() == Version::HTTP_2 || *http2 != Http2::AsRequested;
@@ -227,8 +230,20 @@ impl<E: HasAddress + Send + Sync + 'static, B: Body> Call<E, B> {
             refusals: 0,
             refusals_in_a_row: 0,
             connect_retry: None,
-            span,
+            span: Span::none(),
         }
+    }
+
+    /// Opens the span of the call, within the span of the caller who polls.
+    fn open_span(&mut self) {
+        self.span = debug_span!(
+            "eureka.call",
+            otel.kind = "client",
+            eureka.app = &*self.route.name,
+            eureka.instance_id = Empty,
+            server.address = Empty,
+            server.port = Empty,
+        );
     }
 
     fn options(&self) -> &CallOptions {
@@ -260,6 +275,7 @@ where
         RB: Body,
         E: AttemptService<B, RB>,
     {
+        self.open_span();
         if !self.route.is_ready() {
             self.route.ready(self.deadline).await?;
         }

@@ -10,18 +10,24 @@ use bytes::Bytes;
 use http::header::COOKIE;
 use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode};
-use http_body_util::Full;
+use http_body::Frame;
+use http_body_util::{Full, StreamBody};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
+use tokio_stream::wrappers::ReceiverStream;
 use tower::{BoxError, Layer, Service, ServiceExt, service_fn};
 use tower_eureka::balance::{Ejection, EndpointState, Outcome, Sticky};
 use tower_eureka::client::{
-    AttemptBody, CallOptions, EurekaLayer, ForwardedFor, PickedInstance, RetryPolicy, WaitForReady,
+    AttemptBody, CallOptions, Deadline, EurekaLayer, ForwardedFor, PickedInstance, RetryPolicy, WaitForReady,
 };
 use tower_eureka::{ErrorKind, Eureka, Instance};
+use tracing::{Instrument, Level, info, info_span};
 
+use crate::captured_log::Log;
 use crate::common::Memory;
 
 type Body = Full<Bytes>;
+type Frames = StreamBody<ReceiverStream<Result<Frame<Bytes>, Infallible>>>;
 
 fn orders(id: &str, port: u16) -> tower_eureka::model::InstanceBuilder {
     Instance::builder("orders").id(id).host_name(id).ip_addr("10.0.0.1").port(port)
@@ -141,6 +147,55 @@ async fn error_of_the_hook_ends_the_call_before_anything_is_sent() {
     let snapshot = client.snapshots().remove(0);
     assert_eq!(snapshot.count(EndpointState::Available), 2, "{snapshot}");
     assert!(snapshot.endpoints().iter().all(|endpoint| endpoint.pending() == 0), "{snapshot}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn request_body_of_a_call_that_ends_at_its_start_is_dropped() {
+    let memory = Memory::of([orders("a", 80).build().unwrap()]);
+    let options = CallOptions::new().on_attempt(|_, request| match request.headers.contains_key("refused") {
+        true => Err("refused by the hook".into()),
+        false => Ok(()),
+    });
+    let service = service_fn(async |_: Request<AttemptBody<Frames>>| Ok::<_, BoxError>(Response::new(Body::default())));
+    let mut client = EurekaLayer::new(&eureka(&memory)).options(options).layer(service);
+    let post = || {
+        let (frames, body) = mpsc::channel(1);
+        (frames, Request::post("http://orders/v1").body(StreamBody::new(ReceiverStream::new(body))).unwrap())
+    };
+    client.ready().await.unwrap().call(post().1).await.unwrap();
+
+    for is_late in [false, true] {
+        let (frames, mut request) = post();
+        if is_late {
+            request.extensions_mut().insert(Deadline::within(Duration::ZERO));
+        } else {
+            request.headers_mut().insert("refused", HeaderValue::from_static("true"));
+        }
+        let mut call = client.call(request);
+        (&mut call).await.unwrap_err();
+        assert!(frames.is_closed(), "late: {is_late}");
+        drop(call);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn span_of_a_call_is_within_that_of_the_caller_who_polls() {
+    let (log, _guard) = Log::start(Level::DEBUG);
+    let memory = Memory::of([orders("a", 80).build().unwrap()]);
+    let service = service_fn(async |_: Request<AttemptBody<Body>>| {
+        info!("received");
+        Ok::<_, BoxError>(Response::new(Body::default()))
+    });
+    let mut client = EurekaLayer::new(&eureka(&memory)).layer(service);
+    // The route of the second call is known.
+    for _ in 0..2 {
+        let call = info_span!("elsewhere").in_scope(|| client.call(get(&[])));
+        call.instrument(info_span!("caller")).await.unwrap();
+    }
+    let text = log.text();
+    let received: Vec<_> = text.lines().filter(|line| line.ends_with("received")).collect();
+    assert_eq!(received.len(), 2, "{text}");
+    assert!(received.iter().all(|line| line.contains(" caller:eureka.call{")), "{text}");
 }
 
 #[tokio::test(start_paused = true)]
