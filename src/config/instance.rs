@@ -68,6 +68,13 @@ impl InstanceBuilder {
             unsupported: INSTANCE_UNSUPPORTED,
         };
         settings.report(&["eureka.instance", "spring.cloud.inetutils"], &known);
+        if let Some(id) = id_of_any_free_port(settings)? {
+            tracing::warn!(
+                "replicas share the id of {}, since server.port is 0 (without the setting, the id has the port of the \
+                 listener; or add ${{random.value}})",
+                id.shown_as(id.text())
+            );
+        }
         Ok(builder)
     }
 
@@ -197,6 +204,21 @@ pub(crate) static INSTANCE: &[Row] = &[
         }))
         .netflix(&[("eureka.metadata.<key>", Unit::Text)]),
 ];
+
+/// Returns the setting of the id if it has `${server.port}` while that is 0, which means any free
+/// port. A random part keeps such ids apart.
+fn id_of_any_free_port(settings: &Settings) -> Result<Option<Value>, InvalidSetting> {
+    if settings.find("server.port", Unit::Port)?.is_none_or(|port| port.text() != "0") {
+        return Ok(None);
+    }
+    for name in ["eureka.instance.instance-id", "spring.application.instance_id"] {
+        if let Some(id) = settings.find(name, Unit::Text)? {
+            let is_shared = |text: &str| text.contains("${server.port") && !text.contains("${random.");
+            return Ok(Some(id).filter(|_| settings.entry(name).is_some_and(|entry| is_shared(&entry.text))));
+        }
+    }
+    Ok(None)
+}
 
 /// Sets the port of the pages. In a Spring application, 0 is a random port, which it does not
 /// register, and -1 switches the pages off.

@@ -220,6 +220,26 @@ mod of_the_address {
     }
 
     #[test]
+    fn replicas_share_an_id_with_any_free_port() {
+        let shared = |properties: &[(&str, &str)]| {
+            let found = id_of_any_free_port(&over(&[], properties)).unwrap();
+            found.map(|id| id.text().to_owned())
+        };
+        let (free, fixed) = (("server.port", " 0 "), ("server.port", "8080"));
+        let id = |text| ("eureka.instance.instance-id", text);
+        let suffix = |text| ("spring.application.instance_id", text);
+        assert_eq!(shared(&[free, id("orders-${server.port}")]).as_deref(), Some("orders- 0"));
+        assert_eq!(shared(&[free, suffix("${server.port:8080}")]).as_deref(), Some("0"));
+        for unique in
+            ["orders:${server.port}:${random.value}", "${server.port}:${random.int[1,5]}", "orders:0", "pod-0"]
+        {
+            assert_eq!(shared(&[free, id(unique), suffix("${server.port}")]), None, "{unique}");
+        }
+        assert_eq!(shared(&[fixed, id("orders:${server.port}")]), None);
+        assert_eq!(shared(&[free]), None);
+    }
+
+    #[test]
     fn default_id_has_the_host_name_of_this_machine() {
         let id = |base: &[(&str, &str)], properties: &[(&str, &str)]| {
             Instance::from_settings(&over(base, properties)).unwrap().build().unwrap().id().to_owned()
