@@ -95,6 +95,30 @@ where
         route.ready(deadline).await?;
         Self::new(route, request, deadline).await
     }
+
+    /// Opens the span, picks an instance and starts the first attempt.
+    ///
+    /// Sets the stage in place, since a returned one would be moved a few times.
+    fn start(self: Pin<&mut Self>) -> Result<(), Error> {
+        let mut this = self.project();
+        let call = this.call.as_mut().expect(POLLED_ONCE);
+        call.open_span();
+        call.check_deadline()?;
+        match call.pick() {
+            Some(picked) if call.options().retry.hedge_delay().is_none() => {
+                call.route.budget.deposit(picked.at());
+                call.attempts = 1;
+                let attempt = call.span.in_scope(|| call.attempt(picked))?;
+                this.stage.set(Stage::FirstAttempt(attempt));
+            }
+            picked => {
+                let mut call = this.call.take().expect(POLLED_ONCE);
+                let span = call.span.clone();
+                this.stage.set(Stage::retries(span, async move { call.begin(picked).await }));
+            }
+        }
+        Ok(())
+    }
 }
 
 impl<E, B, RB> Future for CallFuture<E, B, RB>
@@ -105,32 +129,14 @@ where
 {
     type Output = Result<CallResponse<RB>, Error>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
+            let mut this = self.as_mut().project();
             match this.stage.as_mut().project() {
                 StageProj::Start => {
-                    let call = this.call.as_mut().expect(POLLED_ONCE);
-                    call.open_span();
-                    if let Err(error) = call.check_deadline() {
-                        *this.call = None;
+                    if let Err(error) = self.as_mut().start() {
+                        *self.project().call = None;
                         return Poll::Ready(Err(error));
-                    }
-                    match call.pick() {
-                        Some(picked) if call.options().retry.hedge_delay().is_none() => {
-                            match call.first_attempt(picked) {
-                                Ok(attempt) => this.stage.set(Stage::FirstAttempt(attempt)),
-                                Err(error) => {
-                                    *this.call = None;
-                                    return Poll::Ready(Err(error));
-                                }
-                            }
-                        }
-                        picked => {
-                            let mut call = this.call.take().expect(POLLED_ONCE);
-                            let span = call.span.clone();
-                            this.stage.set(Stage::retries(span, async move { call.begin(picked).await }));
-                        }
                     }
                 }
                 StageProj::FirstAttempt(attempt) => {
@@ -283,17 +289,6 @@ where
         let picked = self.pick();
         let span = self.span.clone();
         self.begin(picked).instrument(span).await
-    }
-
-    /// Starts the first attempt of a call that is not hedged.
-    fn first_attempt(&mut self, picked: Picked<E, HttpResponses>) -> Result<Attempt<E, B>, Error>
-    where
-        E: Service<Request<AttemptBody<B>>, Error: Into<BoxError>>,
-    {
-        self.route.budget.deposit(picked.at());
-        self.attempts = 1;
-        let _entered = self.span.enter();
-        self.attempt(picked)
     }
 
     /// Makes the first attempt and those that follow. Waits for an instance if none was picked.
