@@ -130,9 +130,12 @@ impl HttpResponses {
 
     /// Classifies the head of a response.
     pub(crate) fn head<B>(&self, response: &Response<B>) -> Outcome {
-        let (status, headers) = (response.status(), response.headers());
+        self.outcome(response.status(), response.headers(), is_grpc(response.headers()))
+    }
+
+    fn outcome(&self, status: StatusCode, headers: &HeaderMap, is_grpc: bool) -> Outcome {
         match &self.classify {
-            None => DefaultClassifier.head(status, headers),
+            None => head_outcome(status, headers, is_grpc),
             Some(classify) => classify.head(status, headers),
         }
     }
@@ -168,10 +171,7 @@ impl<B: Body> Observe<Response<B>> for HttpResponses {
     fn observe(&self, mut completion: Completion, response: Response<B>) -> Self::Response {
         let (status, headers) = (response.status(), response.headers());
         let is_grpc = is_grpc(headers);
-        let outcome = match &self.classify {
-            None => head_outcome(status, headers, is_grpc),
-            Some(classify) => classify.head(status, headers),
-        };
+        let outcome = self.outcome(status, headers, is_grpc);
         if matches!(outcome, Outcome::TimedOut | Outcome::Cancelled | Outcome::Unprocessed) {
             completion.record_activity();
         }
