@@ -211,10 +211,10 @@ fn id_of_any_free_port(settings: &Settings) -> Result<Option<Value>, InvalidSett
     if settings.find("server.port", Unit::Port)?.is_none_or(|port| port.text() != "0") {
         return Ok(None);
     }
+    let is_shared = |text: &str| text.contains("${server.port") && !text.contains("${random.");
     for name in ["eureka.instance.instance-id", "spring.application.instance_id"] {
         if let Some(id) = settings.find(name, Unit::Text)? {
-            let is_shared = |text: &str| text.contains("${server.port") && !text.contains("${random.");
-            return Ok(Some(id).filter(|_| settings.entry(name).is_some_and(|entry| is_shared(&entry.text))));
+            return Ok(settings.entry(name).filter(|entry| is_shared(&entry.text)).map(|_| id));
         }
     }
     Ok(None)
