@@ -82,6 +82,7 @@ where
     B: Body<Error: Into<BoxError>> + Send + 'static,
     RB: Body + Send + 'static,
 {
+    #[inline]
     pub(super) fn new(route: Arc<Route<E>>, request: Request<B>, deadline: CallDeadline) -> Self {
         Self { stage: Stage::Start, call: Some(Call::new(route, request, deadline, false)) }
     }
@@ -142,13 +143,16 @@ where
                 StageProj::FirstAttempt(attempt) => {
                     let call = this.call.as_ref().expect(POLLED_ONCE);
                     let entered = call.span.enter();
-                    let result = ready!(attempt.poll(cx));
-                    let outcome = call.outcome(&result);
+                    // Returned as it is if it is final, since taking the result out moves it twice.
+                    let polled = attempt.poll(cx);
+                    let Poll::Ready(result) = &polled else { return Poll::Pending };
+                    let outcome = call.outcome(result);
                     drop(entered);
                     if outcome == AttemptOutcome::Final {
                         *this.call = None;
-                        return Poll::Ready(result);
+                        return polled;
                     }
+                    let result = ready!(polled);
                     let mut call = this.call.take().expect(POLLED_ONCE);
                     let span = call.span.clone();
                     this.stage.set(Stage::retries(span, async move { call.run(result, outcome).await }));
@@ -217,6 +221,7 @@ enum AttemptOutcome {
 
 impl<E: HasAddress + Send + Sync + 'static, B: Body> Call<E, B> {
     /// Makes a call. If `keeps_body`, its body is kept for a fallback, too.
+    #[inline]
     pub(super) fn new(route: Arc<Route<E>>, request: Request<B>, deadline: CallDeadline, keeps_body: bool) -> Self {
         let CallOptions { http2, retry, .. } = &*route.options;
         // A shared service may speak HTTP/2 whatever the request says.

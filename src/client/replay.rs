@@ -48,6 +48,7 @@ struct Buffered<B> {
 
 impl<B: Body> ReplayRequest<B> {
     /// Makes a request that buffers at most `limit` bytes of its body.
+    #[inline]
     pub(super) fn new(request: Request<B>, limit: usize) -> Self {
         let (parts, body) = request.into_parts();
         let buffered =
@@ -63,10 +64,12 @@ impl<B: Body> ReplayRequest<B> {
 
     /// Returns the request of the next attempt with the path alone, for the instance's own
     /// connections.
+    #[inline]
     pub(super) fn for_connection(&self) -> Request<AttemptBody<B>> {
         self.with_uri(self.parts.uri.path_and_query().cloned().map_or_else(Uri::default, Uri::from))
     }
 
+    #[inline]
     fn with_uri(&self, uri: Uri) -> Request<AttemptBody<B>> {
         let Parts { method, version, headers, extensions, .. } = &self.parts;
         let mut request = Request::new(self.body());

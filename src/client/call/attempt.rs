@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use http::header::HOST;
 use http::request::Parts;
@@ -74,6 +74,7 @@ where
 
     /// Returns the request for an instance at this address. The crate's own connections complete
     /// its URI if they need that. Services and hooks get the whole URI.
+    #[inline]
     fn request_for(&self, address: &Address) -> Request<AttemptBody<B>> {
         let CallOptions { attempts, host, deadline_header, .. } = self.options();
         let is_seen = E::IS_SHARED || !attempts.is_empty();
@@ -125,10 +126,13 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let mut result = ready!(this.call.poll(cx));
-        if let (Ok(response), Some(picked)) = (&mut result, this.picked.take()) {
+        // Returned as it is, since taking the response out moves it twice.
+        let mut polled = this.call.poll(cx);
+        if let Poll::Ready(Ok(response)) = &mut polled
+            && let Some(picked) = this.picked.take()
+        {
             response.extensions_mut().insert(picked);
         }
-        Poll::Ready(result)
+        polled
     }
 }

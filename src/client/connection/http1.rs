@@ -16,7 +16,7 @@
 
 use std::collections::VecDeque;
 use std::mem;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
@@ -25,7 +25,6 @@ use std::time::Duration;
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body;
 use hyper::client::conn::http1;
-use pin_project::pin_project;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinHandle;
@@ -146,7 +145,7 @@ where
                     None => self.connection().await?,
                 };
                 let Sender { mut requests, link } = sender;
-                let sending = requests.try_send_request(request);
+                let sending = pin!(requests.try_send_request(request));
                 let mut requests = Some(requests);
                 let sending = SendFuture { sending, requests: &mut requests, link: &link };
                 let mut failed = match self.0.presence.unless_gone_on(sending).await? {
@@ -350,10 +349,9 @@ where
 ///
 /// hyper keeps a request that is queued while the connection ends, and returns it only once the
 /// sender is dropped. Polls register with the link, which costs less than a poll of the sender.
-#[pin_project]
 struct SendFuture<'a, F, B> {
-    #[pin]
-    sending: F,
+    /// Pinned where it was made, since it is large: it may return the request.
+    sending: Pin<&'a mut F>,
     requests: &'a mut Option<Requests<B>>,
     link: &'a Link,
 }
@@ -362,16 +360,16 @@ impl<F: Future, B> Future for SendFuture<'_, F, B> {
     type Output = F::Output;
 
     #[inline]
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let mut this = self.project();
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = &mut *self;
         if let Poll::Ready(sent) = this.sending.as_mut().poll(cx) {
             return Poll::Ready(sent);
         }
         this.link.waker.register(cx.waker());
         // Checked after the registration, so that no end is missed.
         if this.requests.as_ref().is_some_and(http1::SendRequest::is_closed) {
-            **this.requests = None;
-            return this.sending.poll(cx);
+            *this.requests = None;
+            return this.sending.as_mut().poll(cx);
         }
         Poll::Pending
     }

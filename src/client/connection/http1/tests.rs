@@ -404,7 +404,7 @@ async fn sender_of_an_ended_connection_is_dropped_while_its_request_is_pending()
         if polls < 3 { Poll::Pending } else { Poll::Ready("unsent") }
     });
     let driver = tokio::spawn(drive(WakeOnEnd(Arc::downgrade(&link)), connection));
-    assert_eq!(SendFuture { sending, requests: &mut requests, link: &link }.await, "unsent");
+    assert_eq!(SendFuture { sending: pin!(sending), requests: &mut requests, link: &link }.await, "unsent");
     assert!(requests.is_none());
     driver.await.unwrap();
 }
