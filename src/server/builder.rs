@@ -457,13 +457,13 @@ impl EurekaServerBuilder {
     /// Fails if a setting is unusable.
     pub fn check(&self) -> Result<(), Error> {
         self.check_settings()?;
-        let tls = self.acceptor()?;
+        #[cfg_attr(not(feature = "peers"), allow(unused_variables, reason = "only peers are told of it"))]
+        let is_tls = self.acceptor()?.is_some();
         if let Some(access) = &self.access {
             access.check().map_err(Error::access)?;
         }
         #[cfg(feature = "peers")]
-        self.parts(self.registry_settings(), tls.is_some(), Clock::start(), Arc::default())?;
-        drop(tls);
+        self.parts(self.registry_settings(), is_tls, Clock::start(), Arc::default())?;
         Ok(())
     }
 
