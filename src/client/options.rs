@@ -258,6 +258,9 @@ impl CallOptions {
     /// It is closed after the [idle timeout](Self::connection_idle_timeout). A call without a free
     /// stream waits for the [connect timeout](crate::EurekaBuilder::instance_connect_timeout), and
     /// is then sent to another instance.
+    ///
+    /// A response body that is not read holds its stream and at most 2 MiB of memory, and delays no
+    /// other call.
     pub fn http2_connections(mut self, connections: usize) -> Self {
         self.http2_connections = connections.max(1);
         self

@@ -553,3 +553,33 @@ async fn call_to_an_instance_whose_ports_are_both_disabled_uses_the_plain_one() 
         }
     }
 }
+
+#[tokio::test]
+async fn connections_that_end_at_once_are_few_while_another_has_no_free_stream() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let connects = Arc::new(AtomicUsize::new(0));
+    let count = connects.clone();
+    tokio::spawn(async move {
+        loop {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let is_first = count.fetch_add(1, Ordering::SeqCst) == 0;
+            // The first connection has one stream. The others end after their SETTINGS.
+            let limit = [0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 1];
+            let rest = if is_first { Vec::new() } else { go_away([0, 0, 0, 1], NO_ERROR) };
+            tokio::spawn(async move {
+                socket.write_all(&[&limit[..], &rest].concat()).await?;
+                tokio::io::copy(&mut socket, &mut tokio::io::sink()).await
+            });
+        }
+    });
+    let client: Calls = eureka_of([at("a", port)]).http_client();
+    let first = tokio::spawn(client.request(request(Method::GET, Version::HTTP_2)));
+    while connects.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    let error = call(&client, Method::GET, Version::HTTP_2).await.unwrap_err();
+    assert!(error.to_string().contains("in use"), "{error}");
+    assert!(connects.load(Ordering::SeqCst) < 20, "{connects:?}");
+    first.abort();
+}

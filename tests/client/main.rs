@@ -53,5 +53,6 @@ mod switches;
 #[cfg(feature = "testing")]
 mod test_registry;
 mod testing;
+mod unread;
 mod unreadable;
 mod websocket;

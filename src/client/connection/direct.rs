@@ -6,7 +6,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use super::InstanceBody;
 use super::endpoint::RequestBody;
-use super::http2::{KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT};
+use super::http2::{CONNECTION_WINDOW, KEEP_ALIVE_INTERVAL, KEEP_ALIVE_TIMEOUT};
 use super::service::{InstanceService, InstanceTransport, failure};
 use crate::balance::ResponseBody;
 use crate::client::failure::Failure;
@@ -64,6 +64,7 @@ fn hyper_client<B: RequestBody>(connector: &Connector, is_http2: bool) -> HyperC
         .http2_only(is_http2)
         .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .http2_keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .http2_initial_connection_window_size(CONNECTION_WINDOW)
         .build(connector.clone().http2(is_http2))
 }
 

@@ -50,6 +50,11 @@ use crate::sync::{Mutex, MutexGuard};
 pub(super) const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(330);
 /// Time limit of the response to a keep-alive ping.
 pub(super) const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Bytes that may be on their way on a connection: all that HTTP/2 allows (RFC 9113, 6.9.1).
+///
+/// The window of each stream bounds its unread bytes. With hyper's window, three response bodies
+/// that nobody reads would stop all other calls on their connection.
+pub(super) const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 
 /// Maximum number of connections tried for one request, if each ends before it takes the request.
 const CONNECTION_TRIES: usize = 3;
@@ -221,8 +226,8 @@ where
             if let Some(stream) = self.open_stream(false) {
                 return Ok(stream);
             }
-            // A connect that failed while others are open is not repeated, nor are connections
-            // that end at once.
+            // A connect that failed while others are open is not repeated, and a few that brought
+            // no free stream are enough.
             let connecting = if connects < CONNECTION_TRIES { self.connect_once() } else { None };
             let has_connections = self.has_connections();
             if connecting.is_none() {
@@ -236,7 +241,7 @@ where
             tokio::select! {
                 biased;
                 connected = result(connecting) => match connected {
-                    Ok(()) => connects += usize::from(!has_connections),
+                    Ok(()) => connects += 1,
                     Err(_) if has_connections => connects = CONNECTION_TRIES,
                     Err(error) => return Err(Failure::Unsent(error.into())),
                 },
@@ -407,6 +412,7 @@ where
         .timer(TokioTimer::new())
         .keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .handshake(TokioIo::new(WatchedStream::new(stream, state.clone())))
         .await?;
     let settings = async {

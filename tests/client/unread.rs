@@ -1,0 +1,73 @@
+//! Responses that nobody reads, and requests that the instance does not read.
+
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use http::{Request, Response, Version};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpListener;
+use tokio::time::timeout;
+use tower_eureka::Instance;
+use tower_eureka::client::{CallOptions, HttpClient};
+
+use crate::common::{Memory, SOON};
+
+type Calls = HttpClient<Full<Bytes>>;
+
+/// Starts an instance with at most four streams for each HTTP/2 connection.
+async fn instance<F>(respond: impl Fn(Request<Incoming>) -> F + Clone + Send + 'static) -> Instance
+where
+    F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let respond = respond.clone();
+            let service = service_fn(move |request| {
+                let response = respond(request);
+                async { Ok::<_, Infallible>(response.await) }
+            });
+            let mut server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+            server.http2().max_concurrent_streams(4);
+            tokio::spawn(async move { server.serve_connection(TokioIo::new(stream), service).await });
+        }
+    });
+    Instance::builder("orders").id("a").ip_addr("127.0.0.1").port(port).build().unwrap()
+}
+
+fn client(instance: Instance, options: CallOptions) -> Calls {
+    Memory::of([instance]).serve().client().build().unwrap().http_client_with(options)
+}
+
+fn get(path: &str, version: Version) -> Request<Full<Bytes>> {
+    Request::get(format!("http://orders/{path}")).version(version).body(Full::default()).unwrap()
+}
+
+fn body(len: usize) -> Full<Bytes> {
+    Full::from(vec![b'x'; len])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unread_responses_do_not_stop_other_calls_on_their_http2_connection() {
+    let instance = instance(|request| {
+        let len = if request.uri().path() == "/large" { 10_000_000 } else { 10 };
+        async move { Response::new(body(len)) }
+    });
+    let client = client(instance.await, CallOptions::new().http2_connections(1));
+    let mut unread = Vec::new();
+    for _ in 0..3 {
+        unread.push(client.request(get("large", Version::HTTP_2)).await.unwrap());
+    }
+    for _ in 0..200 {
+        let small = async { client.request(get("small", Version::HTTP_2)).await.unwrap().into_body().collect().await };
+        let read = timeout(SOON, small).await.expect("call waits for the readers of other responses").unwrap();
+        assert_eq!(read.to_bytes().len(), 10);
+    }
+    for response in unread {
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes().len(), 10_000_000);
+    }
+}
