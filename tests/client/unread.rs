@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 
 use bytes::Bytes;
-use http::{Request, Response, Version};
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -70,4 +70,21 @@ async fn unread_responses_do_not_stop_other_calls_on_their_http2_connection() {
     for response in unread {
         assert_eq!(response.into_body().collect().await.unwrap().to_bytes().len(), 10_000_000);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn upload_that_the_instance_refuses_unread_has_its_response() {
+    let instance = instance(|_| async {
+        Response::builder().status(StatusCode::PAYLOAD_TOO_LARGE).body(Full::from("too large")).unwrap()
+    });
+    let client = client(instance.await, CallOptions::new());
+    for version in [Version::HTTP_11, Version::HTTP_2] {
+        for _ in 0..40 {
+            let request = Request::builder().method(Method::POST).uri("http://orders/").version(version);
+            let response = client.request(request.body(body(8_000_000)).unwrap()).await.unwrap();
+            assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
+            assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "too large");
+        }
+    }
+    assert_eq!(client.snapshots()[0].endpoints()[0].failures(), 0);
 }

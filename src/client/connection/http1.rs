@@ -17,7 +17,7 @@
 use std::collections::VecDeque;
 use std::mem;
 use std::pin::{Pin, pin};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -25,6 +25,7 @@ use std::time::Duration;
 use http::{Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body;
 use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinHandle;
@@ -34,6 +35,7 @@ use tracing::debug;
 
 use super::InstanceBody;
 use super::link::{Lifetime, Link};
+use super::read_after_close::ReadAfterClose;
 use crate::client::address::Address;
 use crate::client::failure::Failure;
 use crate::client::options::Limits;
@@ -151,9 +153,9 @@ where
                 let mut failed = match self.0.presence.unless_gone_on(sending).await? {
                     Ok(response) => {
                         // A connection that switches to another protocol belongs to the caller.
-                        if response.status() != StatusCode::SWITCHING_PROTOCOLS
-                            && let Some(requests) = requests
-                        {
+                        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                            link.is_upgraded.store(true, Ordering::Relaxed);
+                        } else if let Some(requests) = requests {
                             self.0.put_when_ready(Sender { requests, link });
                         }
                         return Ok(response.map(InstanceBody::from));
@@ -387,8 +389,10 @@ where
 {
     let stream = connector.http2(false).oneshot(presence.address.uri_of(None)).await?;
     let lifetime = Lifetime::new(stream.inner().peer(), &limits);
-    let (requests, connection) = http1::handshake(stream).await?;
-    let link = presence.add_link(Link { lifetime, _place: place, ..Link::default() });
+    let is_upgraded = Arc::<AtomicBool>::default();
+    let stream = ReadAfterClose::new(stream.into_inner(), is_upgraded.clone());
+    let (requests, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let link = presence.add_link(Link { lifetime, is_upgraded, _place: place, ..Link::default() });
     let connection = connection.with_upgrades();
     tokio::spawn(drive(WakeOnEnd(Arc::downgrade(&link)), connection));
     Ok(Sender { requests, link })

@@ -1,6 +1,7 @@
 //! Lifetime of open connections: idle time, age, and addresses that the host no longer has.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
@@ -71,6 +72,8 @@ pub(in crate::client) struct Link {
     pub(super) lifetime: Lifetime,
     /// Set when the connection is to be closed after its call.
     pub(super) is_retired: AtomicBool,
+    /// Set when the connection switches to another protocol.
+    pub(super) is_upgraded: Arc<AtomicBool>,
     /// Place among the maximum number of connections.
     pub(super) _place: Option<OwnedSemaphorePermit>,
 }

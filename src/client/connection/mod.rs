@@ -19,6 +19,7 @@ mod health;
 mod http1;
 mod http2;
 mod link;
+mod read_after_close;
 mod service;
 
 pub use body::InstanceBody;

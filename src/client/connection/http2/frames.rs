@@ -11,62 +11,31 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::streams::ConnectionState;
+use crate::client::connection::read_after_close::ReadAfterClose;
 
 /// Connection whose incoming frames update a [`ConnectionState`].
 #[derive(Debug)]
 pub(super) struct WatchedStream<T> {
-    stream: T,
+    stream: ReadAfterClose<T>,
     frames: FrameReader,
     state: Arc<ConnectionState>,
-    /// The server has closed its side, and accepts no more bytes.
-    is_unwritable: bool,
 }
 
 impl<T> WatchedStream<T> {
     pub(super) fn new(stream: T, state: Arc<ConnectionState>) -> Self {
-        Self { stream, frames: FrameReader::default(), state, is_unwritable: false }
+        // HTTP/2 has no upgrades of a whole connection.
+        Self { stream: ReadAfterClose::new(stream, Arc::default()), frames: FrameReader::default(), state }
     }
 }
 
 impl<T: AsyncWrite + Unpin> WatchedStream<T> {
-    /// Writes, and discards the bytes once the server has closed the connection.
-    ///
-    /// A server that ends its connection may close the socket while requests are on their way, so
-    /// that the next write fails. Its GOAWAY, which names the requests that it did not process, is
-    /// still unread then, and h2 stops reading after a write error. Reading ends by itself, since
-    /// the connection is closed.
-    fn write(
-        &mut self,
-        len: usize,
-        write: impl FnOnce(Pin<&mut T>) -> Poll<io::Result<usize>>,
-    ) -> Poll<io::Result<usize>> {
-        if self.is_unwritable {
-            return Poll::Ready(Ok(len));
-        }
-        match ready!(write(Pin::new(&mut self.stream))) {
-            Err(error) if self.is_closed_by(&error) => Poll::Ready(Ok(len)),
-            written => Poll::Ready(written),
-        }
-    }
-
-    fn finish(&mut self, finish: impl FnOnce(Pin<&mut T>) -> Poll<io::Result<()>>) -> Poll<io::Result<()>> {
-        if self.is_unwritable {
-            return Poll::Ready(Ok(()));
-        }
-        match ready!(finish(Pin::new(&mut self.stream))) {
-            Err(error) if self.is_closed_by(&error) => Poll::Ready(Ok(())),
-            finished => Poll::Ready(finished),
-        }
-    }
-
-    /// Returns `true` if this error means that the server closed the connection, and records it.
-    fn is_closed_by(&mut self, error: &io::Error) -> bool {
-        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
-        self.is_unwritable = matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset);
-        if self.is_unwritable {
+    /// Polls a write, and ends the connection once the server has closed it.
+    fn poll<R>(&mut self, write: impl FnOnce(Pin<&mut ReadAfterClose<T>>) -> Poll<R>) -> Poll<R> {
+        let written = write(Pin::new(&mut self.stream));
+        if self.stream.is_closed() && !self.state.has_ended() {
             self.state.end();
         }
-        self.is_unwritable
+        written
     }
 }
 
@@ -206,7 +175,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for WatchedStream<T> {
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for WatchedStream<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.get_mut().write(bytes.len(), |stream| stream.poll_write(cx, bytes))
+        self.get_mut().poll(|stream| stream.poll_write(cx, bytes))
     }
 
     fn poll_write_vectored(
@@ -214,8 +183,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for WatchedStream<T> {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let len = slices.iter().map(|slice| slice.len()).sum();
-        self.get_mut().write(len, |stream| stream.poll_write_vectored(cx, slices))
+        self.get_mut().poll(|stream| stream.poll_write_vectored(cx, slices))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -223,11 +191,11 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for WatchedStream<T> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().finish(|stream| stream.poll_flush(cx))
+        self.get_mut().poll(|stream| stream.poll_flush(cx))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().finish(|stream| stream.poll_shutdown(cx))
+        self.get_mut().poll(|stream| stream.poll_shutdown(cx))
     }
 }
 
