@@ -326,8 +326,11 @@ where
         E: AttemptService<B, RB>,
     {
         while let Some(picked) = self.next(outcome).await {
-            if let Err(error) = result {
-                debug!(%error, "attempt failed, trying again");
+            // A response that is not read holds its connection or stream, which the next attempt
+            // may need.
+            match result {
+                Ok(response) => drop(response),
+                Err(error) => debug!(%error, "attempt failed, trying again"),
             }
             result = self.attempt_or_hedge(picked).await;
             outcome = self.outcome(&result);
@@ -364,10 +367,14 @@ where
         let may_hedge = retry.allows(&self.request.parts.method)
             && self.request.can_repeat()
             && self.sent + 1 < retry.max_attempts();
-        let Some(picked) = (if may_hedge && self.withdraw_budget("hedge") { self.pick_available() } else { None })
-        else {
+        let Some(picked) = (if may_hedge { self.pick_available() } else { None }) else {
             return first.await;
         };
+        // After the pick, since a hedge without an instance costs nothing.
+        if !self.withdraw_budget("hedge") {
+            picked.cancel();
+            return first.await;
+        }
         self.attempts += 1;
         let Ok(second) = self.attempt(picked) else { return first.await };
         self.sent += 1;
@@ -376,7 +383,7 @@ where
         tokio::select! {
             result = &mut first => {
                 if !self.is_acceptable(&result) {
-                    self.discard(&result);
+                    self.discard(result);
                     return second.await;
                 }
                 second.as_mut().cancel_hedge();
@@ -384,7 +391,7 @@ where
             }
             result = &mut second => {
                 if !self.is_acceptable(&result) {
-                    self.discard(&result);
+                    self.discard(result);
                     return first.await;
                 }
                 first.as_mut().cancel_hedge();
@@ -395,8 +402,8 @@ where
 
     /// Discards the result of one of two attempts. It does not count as sent if the instance did
     /// not get it.
-    fn discard<RB>(&mut self, result: &Result<CallResponse<RB>, Error>) {
-        if let Err(error) = result
+    fn discard<RB>(&mut self, result: Result<CallResponse<RB>, Error>) {
+        if let Err(error) = &result
             && (error.is_unprocessed() || error.kind() == Kind::Connect)
         {
             self.sent -= 1;

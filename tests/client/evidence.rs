@@ -1,8 +1,8 @@
-//! A single call without a response is no evidence about its instance.
+//! What is evidence about an instance, and what is none.
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -108,4 +108,27 @@ async fn cancelled_polls_before_a_fault_fail_no_call() {
         let response = client.clone().oneshot(get("/")).await.unwrap();
         assert_eq!(response.status(), 200, "after {:?}: {}", start.elapsed(), client.snapshots()[0]);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn hedge_without_another_instance_costs_no_retry() {
+    let memory = Memory::of([Instance::builder("orders").id("a").ip_addr("127.0.0.1").port(1).build().unwrap()]);
+    let requests = Arc::new(AtomicUsize::new(0));
+    let count = requests.clone();
+    let service = service_fn(move |_: Request<AttemptBody<Body>>| {
+        let number = count.fetch_add(1, Ordering::Relaxed);
+        async move {
+            sleep(Duration::from_millis(20)).await;
+            let status = if number == 100 { 503 } else { 200 };
+            Ok::<_, Infallible>(Response::builder().status(status).body(Body::default()).unwrap())
+        }
+    });
+    let retry = RetryPolicy::new().statuses([503]).hedge_after(Duration::from_millis(10));
+    let retry = retry.budget(0.0, 10, Duration::from_secs(10));
+    let eureka = memory.serve().client().build().unwrap();
+    let client = EurekaLayer::new(&eureka).options(CallOptions::new().retry(retry)).layer(service);
+    for _ in 0..=100 {
+        assert_eq!(client.clone().oneshot(get("/")).await.unwrap().status(), 200);
+    }
+    assert_eq!(requests.load(Ordering::Relaxed), 102, "one call is retried, and no hedge is sent");
 }

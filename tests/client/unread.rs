@@ -1,6 +1,8 @@
 //! Responses that nobody reads, and requests that the instance does not read.
 
 use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, Version};
@@ -9,9 +11,11 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpListener;
+use tokio::sync::Barrier;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tower_eureka::Instance;
-use tower_eureka::client::{CallOptions, HttpClient};
+use tower_eureka::client::{CallOptions, HttpClient, RetryPolicy};
 
 use crate::common::{Memory, SOON};
 
@@ -87,4 +91,28 @@ async fn upload_that_the_instance_refuses_unread_has_its_response() {
         }
     }
     assert_eq!(client.snapshots()[0].endpoints()[0].failures(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retry_does_not_wait_for_the_response_that_it_replaces() {
+    for version in [Version::HTTP_11, Version::HTTP_2] {
+        let (requests, all) = (Arc::new(AtomicUsize::new(0)), Arc::new(Barrier::new(4)));
+        let instance = instance(move |_| {
+            let (number, all) = (requests.fetch_add(1, Ordering::Relaxed), all.clone());
+            async move {
+                if number >= 4 {
+                    return Response::new(body(4));
+                }
+                // Refused while all connections or streams are in use.
+                all.wait().await;
+                Response::builder().status(StatusCode::SERVICE_UNAVAILABLE).body(body(1_000_000)).unwrap()
+            }
+        });
+        let options = CallOptions::new().retry(RetryPolicy::new().statuses([503]));
+        let client = client(instance.await, options.http1_connections(4).http2_connections(1));
+        let mut calls: JoinSet<_> = (0..4).map(|_| client.request(get("", version))).collect();
+        while let Some(response) = calls.join_next().await {
+            assert_eq!(response.unwrap().unwrap().status(), StatusCode::OK, "{version:?}");
+        }
+    }
 }
