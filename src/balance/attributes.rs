@@ -51,9 +51,10 @@ impl Attributes {
     /// | address | host name or IP address, and both ports; if both are disabled, the number of the plain one |
     /// | labels | the metadata, shared and not copied |
     ///
-    /// [`Instance::change_since`] defines which change of a record is a restart. The generation of
-    /// an instance that does not come from [`EurekaDiscover`](crate::discover::EurekaDiscover)
-    /// never changes; set it by [`with_generation`](Self::with_generation).
+    /// [`Instance::change_since`] defines which change of a record is a restart. A newer
+    /// registration at another address counts as one, too. The generation of an instance that does
+    /// not come from [`EurekaDiscover`](crate::discover::EurekaDiscover) never changes; set it by
+    /// [`with_generation`](Self::with_generation).
     pub fn of(instance: &Instance) -> Self {
         let up_since = instance.lease().and_then(|lease| u64::try_from(lease.service_up_timestamp).ok());
         let up_since = up_since.filter(|since| *since > 0);

@@ -108,8 +108,14 @@ impl EurekaDiscover {
             let known = inserted.get(&*key);
             let change = known.map(|known| instance.change_since(known));
             if change != Some(InstanceChange::None) {
-                let generation = known.map_or(0, |known| known.generation);
-                let generation = generation + u32::from(change == Some(InstanceChange::Restarted));
+                let is_newer = |known: &Arc<Instance>| instance.last_dirty_timestamp > known.last_dirty_timestamp;
+                let is_other_process = match change {
+                    Some(InstanceChange::Restarted) => true,
+                    // A newer registration at another address, which hides a restart.
+                    Some(InstanceChange::Address) => known.is_some_and(is_newer),
+                    _ => false,
+                };
+                let generation = known.map_or(0, |known| known.generation) + u32::from(is_other_process);
                 let instance = with_generation(instance, generation);
                 let key = Arc::<str>::from(&*key);
                 inserted.insert(key.clone(), instance.clone());

@@ -10,11 +10,11 @@ use http::{Request, Response};
 use http_body_util::Full;
 use tokio::time::{Instant, sleep, timeout};
 use tower::{Layer, Service, ServiceExt, service_fn};
-use tower_eureka::balance::EndpointState;
+use tower_eureka::balance::{EndpointState, Random};
 use tower_eureka::client::{AttemptBody, CallOptions, Deadline, EurekaLayer, RetryPolicy};
 use tower_eureka::{Eureka, Instance};
 
-use crate::common::Memory;
+use crate::common::{Memory, edited};
 
 type Body = Full<Bytes>;
 
@@ -131,4 +131,42 @@ async fn hedge_without_another_instance_costs_no_retry() {
         assert_eq!(client.clone().oneshot(get("/")).await.unwrap().status(), 200);
     }
     assert_eq!(requests.load(Ordering::Relaxed), 102, "one call is retried, and no hedge is sent");
+}
+
+/// Record of instance `a` at this port, as its process registered it at this time.
+fn registered(port: u16, at: i64) -> Instance {
+    let instance = Instance::builder("orders").id("a").ip_addr("127.0.0.1").port(port).build().unwrap();
+    edited(&instance, |json| json["lastDirtyTimestamp"] = at.to_string().into())
+}
+
+#[tokio::test(start_paused = true)]
+async fn process_at_another_address_has_no_record_of_its_predecessor() {
+    fastrand::seed(9);
+    let b = Instance::builder("orders").id("b").ip_addr("127.0.0.1").port(2).build().unwrap();
+    let memory = Memory::of([registered(1, 1_000), b]);
+    // Port 1 responds with 500, the other ports with 200. Calls of `/pending` end later.
+    let service = service_fn(|request: Request<AttemptBody<Body>>| async move {
+        if request.uri().path() == "/pending" {
+            sleep(Duration::from_secs(40)).await;
+        }
+        let status = if request.uri().port_u16() == Some(1) { 500 } else { 200 };
+        Ok::<_, Infallible>(Response::builder().status(status).body(Body::default()).unwrap())
+    });
+    let eureka = memory.serve().client().delta(false).fetch_interval(Duration::from_secs(1)).build().unwrap();
+    let client = EurekaLayer::new(&eureka).options(CallOptions::new().policy(Random)).layer(service);
+    client.clone().oneshot(get("/")).await.unwrap();
+    let pending: Vec<_> = (0..100).map(|_| tokio::spawn(client.clone().oneshot(get("/pending")))).collect();
+    for _ in 0..100 {
+        client.clone().oneshot(get("/")).await.unwrap();
+    }
+    assert_eq!(client.snapshots()[0].count(EndpointState::Available), 1, "{}", client.snapshots()[0]);
+    memory.put(registered(3, 2_000));
+    sleep(Duration::from_secs(2)).await;
+    assert_eq!(client.snapshots()[0].count(EndpointState::Available), 2, "{}", client.snapshots()[0]);
+    for call in pending {
+        call.await.unwrap().unwrap();
+    }
+    let snapshot = &client.snapshots()[0];
+    assert_eq!(snapshot.count(EndpointState::Available), 2, "{snapshot}");
+    assert!(snapshot.endpoints().iter().all(|endpoint| endpoint.failures() == 0), "{snapshot}");
 }
