@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use axum::Router;
@@ -320,4 +320,37 @@ async fn panic_while_sending_stops_neither_replication_nor_reconciliation() {
     tokio::time::sleep(MINUTE).await;
     assert_eq!(nodes[1].view().len(), 60);
     agree(&nodes, "lost changes are reconciled");
+}
+
+/// A proxy in front of the peer responds to one batch, and the peer does not know this node.
+#[tokio::test(start_paused = true)]
+async fn changes_of_a_batch_that_was_refused_once_reach_the_peer() {
+    for status in [StatusCode::INTERNAL_SERVER_ERROR, StatusCode::NOT_FOUND, StatusCode::FORBIDDEN] {
+        let network = Network::default();
+        let a = network.node_with("a", &["a", "b"], forgetful);
+        let b = network.node_with("b", &["b"], forgetful);
+        let (router, refuses) = (b.router.clone(), Arc::new(AtomicBool::new(false)));
+        let is_refused = refuses.clone();
+        let proxy = service_fn(move |request: Request<Body>| {
+            let refused = is_refused.load(Relaxed) && request.uri().path().contains("peerreplication");
+            let response = router.clone().oneshot(request);
+            async move {
+                if refused {
+                    return Ok::<_, Infallible>(Response::builder().status(status).body(Body::empty()).unwrap());
+                }
+                response.await
+            }
+        });
+        network.host("b", Router::new().fallback_service(proxy));
+        a.register("1", 100).await;
+        // Until the change is no longer in the delta.
+        tokio::time::sleep(10 * MINUTE).await;
+        assert!(b.order("1").is_some(), "{status}");
+        refuses.store(true, Relaxed);
+        assert_eq!(a.empty("PUT", "apps/ORDERS/1/metadata?canary=yes").await, StatusCode::OK);
+        soon().await;
+        refuses.store(false, Relaxed);
+        tokio::time::sleep(2 * MINUTE).await;
+        assert_eq!(b.order("1").unwrap().metadata().get("canary"), Some("yes"), "{status}");
+    }
 }

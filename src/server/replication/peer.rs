@@ -5,7 +5,7 @@ mod clock;
 mod overview;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -54,6 +54,15 @@ const OWN_TRIES: usize = 8;
 /// Maximum pause between two of them.
 const OWN_PAUSE: Duration = Duration::from_millis(10);
 
+/// Numbers of changes that a peer will not get.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::server) struct LostChanges {
+    /// Changes that were dropped from a full queue.
+    pub(in crate::server) dropped: u64,
+    /// Changes in batches that the peer refused.
+    pub(in crate::server) refused: u64,
+}
+
 /// A registry server that receives the changes of this node.
 #[derive(Debug)]
 pub(in crate::server) struct Peer {
@@ -69,6 +78,8 @@ pub(in crate::server) struct Peer {
     clock: PeerClock,
     availability: Availability,
     batches: BatchCounts,
+    /// Number of changes in batches that the peer refused, without heartbeats.
+    refused_changes: AtomicU64,
     #[cfg(feature = "page")]
     last_error: Mutex<Option<LastError>>,
     /// Limits the log lines about batches that the peer refuses.
@@ -104,6 +115,7 @@ impl Peer {
             clock: PeerClock::new(clock),
             availability: Availability::default(),
             batches: BatchCounts::default(),
+            refused_changes: AtomicU64::new(0),
             #[cfg(feature = "page")]
             last_error: Mutex::default(),
             refusals: Throttle::new(LOG_INTERVAL),
@@ -382,8 +394,13 @@ impl Peer {
     }
 
     /// Returns the number of changes that were dropped from a full queue.
-    pub(in crate::server) fn dropped(&self) -> u64 {
+    fn dropped(&self) -> u64 {
         self.queue().counters().overflowed
+    }
+
+    /// Returns the number of changes that the peer will not get.
+    pub(in crate::server) fn lost(&self) -> LostChanges {
+        LostChanges { dropped: self.dropped(), refused: self.refused_changes.load(Relaxed) }
     }
 
     /// Returns `true` if the peer took everything since [`flush`](Self::flush).
@@ -481,15 +498,23 @@ impl Peer {
                 let (sent, received) = (changes.len(), response.0.len());
                 tracing::warn!(peer = %self.url.as_str(), sent, received, "number of results differs from the batch");
                 self.batches.add(BatchEnd::Refused);
-                self.queue().note_refusal();
+                self.note_refusal(&changes);
                 Outcome::Done
             }
-            Err(error) => self.note_failure(&error, changes.len()),
+            Err(error) => self.note_failure(&error, &changes),
         }
     }
 
+    /// Notes that the peer refused all these changes for good.
+    fn note_refusal(&self, changes: &[Change]) {
+        self.queue().note_refusal();
+        // The next heartbeat replaces a heartbeat.
+        let lasting = changes.iter().filter(|change| change.action != ReplicationAction::Heartbeat).count();
+        self.refused_changes.fetch_add(lasting as u64, Relaxed);
+    }
+
     /// Logs that a batch failed, and returns what to do with it.
-    fn note_failure(&self, error: &Error, changes: usize) -> Outcome {
+    fn note_failure(&self, error: &Error, changes: &[Change]) -> Outcome {
         let outcome = outcome(error);
         self.batches.add(match outcome {
             Outcome::Done | Outcome::Unsent => BatchEnd::Refused,
@@ -498,8 +523,9 @@ impl Peer {
         });
         let peer = self.url.as_str();
         if outcome == Outcome::Done {
-            self.queue().note_refusal();
+            self.note_refusal(changes);
             if let Some(suppressed) = self.refusals.pass() {
+                let changes = changes.len();
                 tracing::warn!(%peer, %error, changes, suppressed, "peer refuses changes, changes dropped");
             }
         } else if let Some(Lasting { count, elapsed }) = self.failures.occurred() {

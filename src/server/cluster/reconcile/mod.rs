@@ -139,11 +139,11 @@ struct Summary {
 impl Reconciler {
     /// Compares once.
     async fn run(&mut self) -> Result<(), Error> {
-        let (began, dropped) = (Instant::now(), self.peer.dropped());
+        let (began, lost) = (Instant::now(), self.peer.lost());
         // The monotonic clock stands still while the machine is suspended. The peer's delta does
         // not.
         let was_suspended = self.last_success.is_some_and(|last| last.elapsed() > MAX_GAP);
-        let full = was_suspended || self.schedule.needs_full(dropped, began);
+        let full = was_suspended || self.schedule.needs_full(lost, began);
         let moment = Moment::now();
         self.update_room();
         let mut listed = Vec::new();
@@ -184,7 +184,7 @@ impl Reconciler {
         self.sent.retain(|target, _| seen.contains(&**target));
         // An instance that can never be fetched must not make every run a full one.
         self.schedule.is_incomplete = full && (pending > 0 || unread > 0 && !self.schedule.is_incomplete);
-        self.schedule.record(full, same_hash, dropped, began);
+        self.schedule.record(full, same_hash, lost, began);
         self.last_success = Some(moment);
         if adopted + sent > 0 {
             tracing::info!(peer = %self.peer.url().as_str(), adopted, sent, full, "reconciled with a peer");

@@ -4,12 +4,17 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::server::replication::LostChanges;
+
 /// Maximum time between two runs for which a delta is sufficient. Java keeps a change in its delta
 /// for three minutes.
 pub(super) const MAX_GAP: Duration = Duration::from_secs(120);
 /// Minimum time between two full runs because of a different hash. It doubles up to the second
 /// value while full runs do not help.
 const HASH_PAUSE: [Duration; 2] = [Duration::from_secs(300), Duration::from_secs(3600)];
+
+/// Minimum time between two full runs because of refused changes: a peer may refuse all of them.
+const REFUSAL_PAUSE: Duration = Duration::from_secs(60);
 
 /// Results of earlier runs that decide about the next one.
 #[derive(Debug, Default)]
@@ -23,32 +28,38 @@ pub(super) struct Schedule {
     last_full: Option<Instant>,
     /// Minimum time between two full runs because of a different hash.
     pause: Duration,
-    /// Number of changes that the queue of the peer had dropped at the last run.
-    dropped: u64,
+    /// Changes that the peer had not got at the last run.
+    lost: LostChanges,
     /// The last run left differences.
     pub(super) is_incomplete: bool,
 }
 
 impl Schedule {
-    /// Returns true if the next run has to fetch everything, given the number of dropped changes.
-    pub(super) fn needs_full(&self, dropped: u64, now: Instant) -> bool {
-        let by_hash = self.mismatches > 1 && self.last_full.is_none_or(|at| now >= at + self.pause);
-        self.is_incomplete || dropped != self.dropped || self.last.is_none_or(|last| now > last + MAX_GAP) || by_hash
+    /// Returns true if the next run has to fetch everything.
+    pub(super) fn needs_full(&self, lost: LostChanges, now: Instant) -> bool {
+        let is_due = |pause| self.last_full.is_none_or(|at| now >= at + pause);
+        self.is_incomplete
+            || self.last.is_none_or(|last| now > last + MAX_GAP)
+            || lost.dropped != self.lost.dropped
+            || lost.refused != self.lost.refused && is_due(REFUSAL_PAUSE)
+            || self.mismatches > 1 && is_due(self.pause)
     }
 
     /// Records a run that began at this time.
-    pub(super) fn record(&mut self, full: bool, same_hash: bool, dropped: u64, began: Instant) {
+    pub(super) fn record(&mut self, full: bool, same_hash: bool, lost: LostChanges, began: Instant) {
         if same_hash {
             self.mismatches = 0;
             self.pause = HASH_PAUSE[0];
         } else {
             self.mismatches += 1;
         }
+        self.lost.dropped = lost.dropped;
         if full {
             self.last_full = Some(began);
+            self.lost.refused = lost.refused;
             self.pause = if same_hash { HASH_PAUSE[0] } else { (self.pause * 2).clamp(HASH_PAUSE[0], HASH_PAUSE[1]) };
         }
-        (self.last, self.dropped) = (Some(began), dropped);
+        self.last = Some(began);
     }
 }
 
@@ -57,23 +68,24 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const NONE: LostChanges = LostChanges { dropped: 0, refused: 0 };
 
     #[test]
     fn full_runs_become_rarer_when_the_hash_stays_different() {
         let start = Instant::now();
         let mut schedule = Schedule::default();
-        assert!(schedule.needs_full(0, start), "the first run");
+        assert!(schedule.needs_full(NONE, start), "the first run");
         let mut full_runs = Vec::new();
         for second in (0..3 * 3600).step_by(30) {
             let now = start + second * SECOND;
-            let full = schedule.needs_full(0, now);
+            let full = schedule.needs_full(NONE, now);
             if full {
                 full_runs.push(second / 60);
             }
-            schedule.record(full, false, 0, now);
+            schedule.record(full, false, NONE, now);
         }
         assert_eq!(full_runs, [0, 5, 15, 35, 75, 135]);
-        schedule.record(false, true, 0, start + 3 * 3600 * SECOND);
+        schedule.record(false, true, NONE, start + 3 * 3600 * SECOND);
         assert_eq!(schedule.pause, HASH_PAUSE[0]);
     }
 
@@ -81,11 +93,27 @@ mod tests {
     fn run_after_a_gap_or_dropped_changes_is_full() {
         let start = Instant::now();
         let mut schedule = Schedule::default();
-        schedule.record(true, true, 0, start);
-        assert!(!schedule.needs_full(0, start + MAX_GAP));
-        assert!(schedule.needs_full(0, start + MAX_GAP + SECOND));
-        assert!(schedule.needs_full(1, start + SECOND), "the queue overflowed");
+        schedule.record(true, true, NONE, start);
+        assert!(!schedule.needs_full(NONE, start + MAX_GAP));
+        assert!(schedule.needs_full(NONE, start + MAX_GAP + SECOND));
+        assert!(schedule.needs_full(LostChanges { dropped: 1, ..NONE }, start + SECOND), "the queue overflowed");
         schedule.is_incomplete = true;
-        assert!(schedule.needs_full(0, start + SECOND));
+        assert!(schedule.needs_full(NONE, start + SECOND));
+    }
+
+    #[test]
+    fn refused_changes_make_one_full_run_in_a_minute() {
+        let start = Instant::now();
+        let mut schedule = Schedule::default();
+        schedule.record(true, true, NONE, start);
+        let full_runs = (30..600).step_by(30).filter(|&second| {
+            // The peer refuses one change every 30 seconds for five minutes.
+            let lost = LostChanges { refused: second.min(300) / 30, ..NONE };
+            let now = start + u32::try_from(second).unwrap() * SECOND;
+            let full = schedule.needs_full(lost, now);
+            schedule.record(full, true, lost, now);
+            full
+        });
+        assert_eq!(full_runs.collect::<Vec<_>>(), [60, 120, 180, 240, 300]);
     }
 }
