@@ -6,6 +6,8 @@
 use std::fmt;
 pub(crate) use std::sync::MutexGuard;
 use std::sync::PoisonError;
+#[cfg(feature = "tls")]
+use std::sync::TryLockError;
 #[cfg(feature = "server")]
 pub(crate) use std::sync::{RwLockReadGuard, RwLockWriteGuard};
 
@@ -20,6 +22,16 @@ impl<T> Mutex<T> {
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns `None` while the mutex is locked.
+    #[cfg(feature = "tls")]
+    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        match self.0.try_lock() {
+            Ok(guard) => Some(guard),
+            Err(TryLockError::Poisoned(error)) => Some(error.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     #[cfg(feature = "client")]

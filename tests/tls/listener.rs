@@ -320,3 +320,44 @@ async fn key_store_of_java_is_the_certificate_of_the_listener() {
     assert!(error.to_string().contains("its password is wrong"), "{error}");
     assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
 }
+
+#[cfg(all(feature = "cli", unix))]
+#[tokio::test]
+async fn signal_stops_a_server_whose_certificate_cannot_be_read_again_for_now() {
+    use std::process::{Command, Stdio};
+
+    use tokio::io::{AsyncBufReadExt, BufReader};
+
+    use crate::world::temporary;
+
+    let ca = Ca::new();
+    // The pipe of an earlier run.
+    let _ = std::fs::remove_file(temporary("listener-pipe.pem"));
+    let (certificate, key) = ca.identity_files("listener-pipe");
+    let setting = |name: &str, path: &PathBuf| format!("--server.ssl.{name}={}", path.display());
+    // Without a terminal, SIGHUP means reload.
+    let mut child = tokio::process::Command::new("setsid")
+        .args([env!("CARGO_BIN_EXE_tower-eureka"), "serve", "--listen", "127.0.0.1:0"])
+        .args([setting("certificate", &certificate), setting("certificate-private-key", &key)])
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut wait_for = async |words: &str| {
+        let line = async { while !log.next_line().await.unwrap().unwrap().contains(words) {} };
+        tokio::time::timeout(Duration::from_secs(30), line).await.unwrap_or_else(|_| panic!("no line with: {words}"));
+    };
+    wait_for("started").await;
+    let run =
+        |program: &str, arguments: &[&str]| assert!(Command::new(program).args(arguments).status().unwrap().success());
+    // A file system that does not respond: opening a pipe waits for its other end.
+    std::fs::remove_file(&certificate).unwrap();
+    run("mkfifo", &[certificate.to_str().unwrap()]);
+    let pid = child.id().unwrap().to_string();
+    run("kill", &["-s", "HUP", &pid]);
+    wait_for("reading certificates").await;
+    run("kill", &["-s", "TERM", &pid]);
+    wait_for("stopping").await;
+    assert_eq!(child.wait().await.unwrap().code(), Some(0));
+}

@@ -118,7 +118,8 @@ impl Serve {
             let signal = loop {
                 match signals.first().await {
                     Signal::Stop(signal) => break signal.name,
-                    Signal::Reload => reload(&registry).await,
+                    // A file system may take long, and further signals do not wait for it.
+                    Signal::Reload => drop(tokio::spawn(reload(registry.clone()))),
                 }
             };
             tracing::info!(signal, "stopping");
@@ -143,7 +144,7 @@ impl Serve {
     }
 }
 
-async fn reload(registry: &EurekaServer) {
+async fn reload(registry: EurekaServer) {
     tracing::info!(
         signal = "SIGHUP",
         "reading certificates, users and keys of tokens again, other settings need a restart"

@@ -67,13 +67,14 @@ impl<F: ConfigFiles> Reload<F> {
     }
 
     /// Returns the present configuration, unless the files are to be checked first. Until the check
-    /// is complete, other callers receive the present configuration.
+    /// is complete, other callers receive the present configuration, however long a file system
+    /// takes.
     pub(super) fn current(&self) -> Option<Arc<F::Config>> {
         let mut state = self.state.lock();
         let config = state.config.clone()?;
         let now = Instant::now();
         let is_old = state.checked.is_none_or(|checked| now - checked >= CHECK_INTERVAL);
-        let is_due = is_old && !self.files.paths().is_empty();
+        let is_due = is_old && !self.files.paths().is_empty() && self.reading.try_lock().is_some();
         if is_due {
             state.checked = Some(now);
         }
@@ -124,5 +125,38 @@ impl<F: ConfigFiles> Reload<F> {
                 Ok(config)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// A file that is read at any place where the test runs.
+    struct NoContent;
+
+    impl ConfigFiles for NoContent {
+        type Config = ();
+
+        fn paths(&self) -> Vec<&Path> {
+            vec![Path::new("Cargo.toml")]
+        }
+
+        fn config(&self, _: &Contents) -> Result<(), Error> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn check_that_takes_long_keeps_the_configuration_and_has_no_second_one_beside_it() {
+        let reload = Reload::new(NoContent);
+        reload.refresh().unwrap();
+        tokio::time::advance(CHECK_INTERVAL).await;
+        let reading = reload.reading.lock();
+        assert!(reload.current().is_some());
+        drop(reading);
+        assert!(reload.current().is_none(), "the files are due");
     }
 }
