@@ -143,7 +143,7 @@ where
                 StageProj::FirstAttempt(attempt) => {
                     let call = this.call.as_ref().expect(POLLED_ONCE);
                     let entered = call.span.enter();
-                    // Returned as it is if it is final, since taking the result out moves it twice.
+                    // A final result is returned where it is, since taking it out moves it twice.
                     let polled = attempt.poll(cx);
                     let Poll::Ready(result) = &polled else { return Poll::Pending };
                     let outcome = call.outcome(result);
@@ -373,6 +373,8 @@ where
         // After the pick, since a hedge without an instance costs nothing.
         if !self.withdraw_budget("hedge") {
             picked.cancel();
+            // It was not tried.
+            self.latest = self.tried.pop();
             return first.await;
         }
         self.attempts += 1;

@@ -259,8 +259,8 @@ impl CallOptions {
     /// stream waits for the [connect timeout](crate::EurekaBuilder::instance_connect_timeout), and
     /// is then sent to another instance.
     ///
-    /// A response body that is not read holds its stream and at most 2 MiB of memory, and delays no
-    /// other call.
+    /// A response body that is not read holds its stream and at most 2 MiB of memory. It delays
+    /// other calls only if they find no free stream.
     pub fn http2_connections(mut self, connections: usize) -> Self {
         self.http2_connections = connections.max(1);
         self

@@ -1,4 +1,4 @@
-//! What is evidence about an instance, and what is none.
+//! Evidence about an instance: calls without a response, hedges, and calls of its predecessor.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -131,6 +131,28 @@ async fn hedge_without_another_instance_costs_no_retry() {
         assert_eq!(client.clone().oneshot(get("/")).await.unwrap().status(), 200);
     }
     assert_eq!(requests.load(Ordering::Relaxed), 102, "one call is retried, and no hedge is sent");
+}
+
+#[tokio::test(start_paused = true)]
+async fn hedge_without_budget_leaves_the_other_instance_to_a_retry() {
+    fastrand::seed(9);
+    // The first instance that is called does not take its call, which fails after 40 ms.
+    let requests = Arc::new(AtomicUsize::new(0));
+    let count = requests.clone();
+    let service = service_fn(move |_: Request<AttemptBody<Body>>| {
+        let is_first = count.fetch_add(1, Ordering::Relaxed) == 0;
+        async move {
+            sleep(Duration::from_millis(40)).await;
+            if is_first {
+                return Err(std::io::Error::from(std::io::ErrorKind::ConnectionRefused));
+            }
+            Ok(Response::new(Body::default()))
+        }
+    });
+    let retry = RetryPolicy::new().hedge_after(Duration::from_millis(10)).budget(0.0, 0, Duration::from_secs(10));
+    let client = EurekaLayer::new(&two_instances()).options(CallOptions::new().retry(retry)).layer(service);
+    assert_eq!(client.clone().oneshot(get("/")).await.unwrap().status(), 200);
+    assert_eq!(requests.load(Ordering::Relaxed), 2);
 }
 
 /// Record of instance `a` at this port, as its process registered it at this time.

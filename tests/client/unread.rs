@@ -1,13 +1,16 @@
-//! Responses that nobody reads, and requests that the instance does not read.
+//! Unread responses, and requests that the instance does not read.
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, Version};
+use http_body::Body;
 use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpListener;
@@ -91,6 +94,34 @@ async fn upload_that_the_instance_refuses_unread_has_its_response() {
         }
     }
     assert_eq!(client.snapshots()[0].endpoints()[0].failures(), 0);
+}
+
+/// Body that always has a next frame.
+struct Endless;
+
+impl Body for Endless {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&[b'x'; 10_000])))))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn endless_upload_that_the_instance_refuses_ends_with_its_response() {
+    let instance = instance(|_| async {
+        Response::builder().status(StatusCode::PAYLOAD_TOO_LARGE).body(Full::from("too large")).unwrap()
+    });
+    let eureka = Memory::of([instance.await]).serve().client().build().unwrap();
+    let client = eureka.http_client();
+    for version in [Version::HTTP_11, Version::HTTP_2] {
+        for _ in 0..20 {
+            let request = Request::post("http://orders/").version(version).body(Endless).unwrap();
+            let response = timeout(SOON, client.request(request)).await.expect("the upload ends").unwrap();
+            assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -126,7 +126,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        // Returned as it is, since taking the response out moves it twice.
+        // The response stays where it is, since taking it out moves it twice.
         let mut polled = this.call.poll(cx);
         if let Poll::Ready(Ok(response)) = &mut polled
             && let Some(picked) = this.picked.take()

@@ -172,9 +172,10 @@ where
     /// faster.
     pub(super) fn pick_available(&mut self) -> Option<Picked<E, HttpResponses>> {
         self.tried.extend(self.latest.take());
-        let picked = self.route.balance.pick_available(&self.request.parts, &self.tried)?;
-        self.latest = Some(picked.id());
-        Some(picked)
+        let picked = self.route.balance.pick_available(&self.request.parts, &self.tried);
+        // Without a hedge, the first attempt is the latest one.
+        self.latest = picked.as_ref().map(Picked::id).or_else(|| self.tried.pop());
+        picked
     }
 
     pub(super) fn pick(&mut self) -> Option<Picked<E, HttpResponses>> {

@@ -22,9 +22,10 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{Method, Request, Response, StatusCode, Uri, Version};
+use http::{Method, Request, Response, Uri, Version};
 use http_body::Body;
 use hyper::client::conn::http1;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -153,7 +154,7 @@ where
                 let mut failed = match self.0.presence.unless_gone_on(sending).await? {
                     Ok(response) => {
                         // A connection that switches to another protocol belongs to the caller.
-                        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                        if response.extensions().get::<OnUpgrade>().is_some() {
                             link.is_upgraded.store(true, Ordering::Relaxed);
                         } else if let Some(requests) = requests {
                             self.0.put_when_ready(Sender { requests, link });

@@ -50,13 +50,14 @@ use crate::sync::{Mutex, MutexGuard};
 pub(super) const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(330);
 /// Time limit of the response to a keep-alive ping.
 pub(super) const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
-/// Bytes that may be on their way on a connection: all that HTTP/2 allows (RFC 9113, 6.9.1).
+/// Flow-control window of a connection: the maximum of HTTP/2 (RFC 9113, 6.9.1).
 ///
-/// The window of each stream bounds its unread bytes. With hyper's window, three response bodies
-/// that nobody reads would stop all other calls on their connection.
+/// The window of each stream bounds its unread bytes. With hyper's window, three unread response
+/// bodies would stop all other calls on their connection.
 pub(super) const CONNECTION_WINDOW: u32 = (1 << 31) - 1;
 
-/// Maximum number of connections tried for one request, if each ends before it takes the request.
+/// Maximum number of connections tried for one request, if each ends before it takes the request
+/// or has no free stream.
 const CONNECTION_TRIES: usize = 3;
 
 /// Time for which a connection that refused a stream is used only if there is no other.
@@ -226,8 +227,8 @@ where
             if let Some(stream) = self.open_stream(false) {
                 return Ok(stream);
             }
-            // A connect that failed while others are open is not repeated, and a few that brought
-            // no free stream are enough.
+            // A connect that failed while others are open is not repeated, and a few connections
+            // without a free stream are enough.
             let connecting = if connects < CONNECTION_TRIES { self.connect_once() } else { None };
             let has_connections = self.has_connections();
             if connecting.is_none() {

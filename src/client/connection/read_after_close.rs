@@ -1,12 +1,13 @@
-//! Reads what a server sent before it closed the connection.
+//! Reads the rest of a response after the server closed the connection.
 
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::consume_budget;
 
 /// Connection whose writes are discarded once the server has closed it.
 ///
@@ -37,11 +38,19 @@ impl<T> ReadAfterClose<T> {
 impl<T: AsyncWrite + Unpin> ReadAfterClose<T> {
     /// Polls a write. Returns `instead` once the server has closed the connection.
     #[inline]
-    fn poll<R>(&mut self, instead: R, write: impl FnOnce(Pin<&mut T>) -> Poll<io::Result<R>>) -> Poll<io::Result<R>> {
+    fn poll<R>(
+        &mut self,
+        cx: &mut Context<'_>,
+        instead: R,
+        write: impl FnOnce(Pin<&mut T>, &mut Context<'_>) -> Poll<io::Result<R>>,
+    ) -> Poll<io::Result<R>> {
         if self.is_closed && !self.is_upgraded.load(Ordering::Relaxed) {
+            // Pending now and then, since hyper reads only when a write is pending or complete. An
+            // endless body would never be.
+            ready!(pin!(consume_budget()).poll(cx));
             return Poll::Ready(Ok(instead));
         }
-        match ready!(write(Pin::new(&mut self.stream))) {
+        match ready!(write(Pin::new(&mut self.stream), cx)) {
             Err(error) if self.is_closed_by(&error) => Poll::Ready(Ok(instead)),
             written => Poll::Ready(written),
         }
@@ -64,7 +73,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for ReadAfterClose<T> {
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for ReadAfterClose<T> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.get_mut().poll(bytes.len(), |stream| stream.poll_write(cx, bytes))
+        self.get_mut().poll(cx, bytes.len(), |stream, cx| stream.poll_write(cx, bytes))
     }
 
     fn poll_write_vectored(
@@ -73,7 +82,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for ReadAfterClose<T> {
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let len = slices.iter().map(|slice| slice.len()).sum();
-        self.get_mut().poll(len, |stream| stream.poll_write_vectored(cx, slices))
+        self.get_mut().poll(cx, len, |stream, cx| stream.poll_write_vectored(cx, slices))
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -81,11 +90,11 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for ReadAfterClose<T> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().poll((), |stream| stream.poll_flush(cx))
+        self.get_mut().poll(cx, (), |stream, cx| stream.poll_flush(cx))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().poll((), |stream| stream.poll_shutdown(cx))
+        self.get_mut().poll(cx, (), |stream, cx| stream.poll_shutdown(cx))
     }
 }
 
