@@ -457,7 +457,7 @@ impl EurekaServerBuilder {
     /// Fails if a setting is unusable.
     pub fn check(&self) -> Result<(), Error> {
         self.check_settings()?;
-        #[cfg_attr(not(feature = "peers"), allow(unused_variables, reason = "only peers are told of it"))]
+        #[cfg_attr(not(feature = "peers"), allow(unused_variables, reason = "used with peers"))]
         let is_tls = self.acceptor()?.is_some();
         if let Some(access) = &self.access {
             access.check().map_err(Error::access)?;

@@ -54,7 +54,7 @@ const OWN_TRIES: usize = 8;
 /// Maximum pause between two of them.
 const OWN_PAUSE: Duration = Duration::from_millis(10);
 
-/// Numbers of changes that a peer will not get.
+/// Numbers of changes that a peer does not receive.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::server) struct LostChanges {
     /// Changes that were dropped from a full queue.
@@ -398,7 +398,7 @@ impl Peer {
         self.queue().counters().overflowed
     }
 
-    /// Returns the number of changes that the peer will not get.
+    /// Returns the numbers of changes that the peer does not receive.
     pub(in crate::server) fn lost(&self) -> LostChanges {
         LostChanges { dropped: self.dropped(), refused: self.refused_changes.load(Relaxed) }
     }

@@ -144,6 +144,10 @@ impl Reconciler {
         // not.
         let was_suspended = self.last_success.is_some_and(|last| last.elapsed() > MAX_GAP);
         let full = was_suspended || self.schedule.needs_full(lost, began);
+        if full && self.schedule.has_refused(lost) {
+            // What was sent may be among the refused changes.
+            self.sent.clear();
+        }
         let moment = Moment::now();
         self.update_room();
         let mut listed = Vec::new();

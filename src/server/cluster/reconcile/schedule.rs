@@ -13,8 +13,9 @@ pub(super) const MAX_GAP: Duration = Duration::from_secs(120);
 /// value while full runs do not help.
 const HASH_PAUSE: [Duration; 2] = [Duration::from_secs(300), Duration::from_secs(3600)];
 
-/// Minimum time between two full runs because of refused changes: a peer may refuse all of them.
-const REFUSAL_PAUSE: Duration = Duration::from_secs(60);
+/// Minimum time between two full runs because of refused changes. It doubles up to the second value
+/// while the peer refuses further ones.
+const REFUSAL_PAUSE: [Duration; 2] = [Duration::from_secs(60), Duration::from_secs(3600)];
 
 /// Results of earlier runs that decide about the next one.
 #[derive(Debug, Default)]
@@ -28,8 +29,11 @@ pub(super) struct Schedule {
     last_full: Option<Instant>,
     /// Minimum time between two full runs because of a different hash.
     pause: Duration,
-    /// Changes that the peer had not got at the last run.
+    /// Changes that the peer had not received: dropped ones at the last run, refused ones at the
+    /// last full run.
     lost: LostChanges,
+    /// Minimum time between two full runs because of refused changes, if there was one.
+    refusal_pause: Duration,
     /// The last run left differences.
     pub(super) is_incomplete: bool,
 }
@@ -41,8 +45,13 @@ impl Schedule {
         self.is_incomplete
             || self.last.is_none_or(|last| now > last + MAX_GAP)
             || lost.dropped != self.lost.dropped
-            || lost.refused != self.lost.refused && is_due(REFUSAL_PAUSE)
+            || self.has_refused(lost) && is_due(self.refusal_pause.max(REFUSAL_PAUSE[0]))
             || self.mismatches > 1 && is_due(self.pause)
+    }
+
+    /// Returns true if the peer refused changes since the last full run.
+    pub(super) fn has_refused(&self, lost: LostChanges) -> bool {
+        lost.refused != self.lost.refused
     }
 
     /// Records a run that began at this time.
@@ -54,6 +63,11 @@ impl Schedule {
             self.mismatches += 1;
         }
         self.lost.dropped = lost.dropped;
+        if !self.has_refused(lost) {
+            self.refusal_pause = Duration::ZERO;
+        } else if full {
+            self.refusal_pause = (self.refusal_pause * 2).clamp(REFUSAL_PAUSE[0], REFUSAL_PAUSE[1]);
+        }
         if full {
             self.last_full = Some(began);
             self.lost.refused = lost.refused;
@@ -102,11 +116,11 @@ mod tests {
     }
 
     #[test]
-    fn refused_changes_make_one_full_run_in_a_minute() {
+    fn refused_changes_make_full_runs_that_become_rarer() {
         let start = Instant::now();
         let mut schedule = Schedule::default();
         schedule.record(true, true, NONE, start);
-        let full_runs = (30..600).step_by(30).filter(|&second| {
+        let full_runs = (30..1200).step_by(30).filter(|&second| {
             // The peer refuses one change every 30 seconds for five minutes.
             let lost = LostChanges { refused: second.min(300) / 30, ..NONE };
             let now = start + u32::try_from(second).unwrap() * SECOND;
@@ -114,6 +128,6 @@ mod tests {
             schedule.record(full, true, lost, now);
             full
         });
-        assert_eq!(full_runs.collect::<Vec<_>>(), [60, 120, 180, 240, 300]);
+        assert_eq!(full_runs.collect::<Vec<_>>(), [60, 120, 240, 480]);
     }
 }
