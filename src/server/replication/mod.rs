@@ -49,11 +49,11 @@ use tokio::time::timeout;
 pub(in crate::server) use self::local_node::LocalNode;
 use self::locks::StripedLocks;
 use self::own_url::OwnUrl;
+pub(in crate::server) use self::peer::Peer;
 #[cfg(feature = "page")]
 pub(in crate::server) use self::peer::PeerOverview;
-pub(in crate::server) use self::peer::{LostChanges, Peer};
 use self::queue::{BATCH_SIZE, Limits};
-pub(in crate::server) use self::queue::{Change, Target};
+pub(in crate::server) use self::queue::{Change, LostChanges, Target};
 pub(in crate::server) use self::refused::RefusedCopies;
 #[cfg(feature = "prometheus")]
 pub(in crate::server) use self::stats::PeerState;

@@ -5,7 +5,7 @@ mod clock;
 mod overview;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,7 +23,7 @@ use super::availability::Availability;
 use super::batch::{Part, in_parts, item};
 use super::local_node::LocalNode;
 use super::loopback::Loopback;
-use super::queue::{Change, Limits, Outcome, Queue, Step, Target, Task};
+use super::queue::{Change, Limits, LostChanges, Outcome, Queue, Step, Target, Task};
 use super::refused::RefusedCopies;
 #[cfg(feature = "prometheus")]
 use super::stats::PeerState;
@@ -54,15 +54,6 @@ const OWN_TRIES: usize = 8;
 /// Maximum pause between two of them.
 const OWN_PAUSE: Duration = Duration::from_millis(10);
 
-/// Numbers of changes that a peer does not receive.
-#[derive(Clone, Copy, Debug, Default)]
-pub(in crate::server) struct LostChanges {
-    /// Changes that were dropped from a full queue.
-    pub(in crate::server) dropped: u64,
-    /// Changes in batches that the peer refused.
-    pub(in crate::server) refused: u64,
-}
-
 /// A registry server that receives the changes of this node.
 #[derive(Debug)]
 pub(in crate::server) struct Peer {
@@ -78,8 +69,6 @@ pub(in crate::server) struct Peer {
     clock: PeerClock,
     availability: Availability,
     batches: BatchCounts,
-    /// Number of changes in batches that the peer refused, without heartbeats.
-    refused_changes: AtomicU64,
     #[cfg(feature = "page")]
     last_error: Mutex<Option<LastError>>,
     /// Limits the log lines about batches that the peer refuses.
@@ -115,7 +104,6 @@ impl Peer {
             clock: PeerClock::new(clock),
             availability: Availability::default(),
             batches: BatchCounts::default(),
-            refused_changes: AtomicU64::new(0),
             #[cfg(feature = "page")]
             last_error: Mutex::default(),
             refusals: Throttle::new(LOG_INTERVAL),
@@ -393,14 +381,9 @@ impl Peer {
         }
     }
 
-    /// Returns the number of changes that were dropped from a full queue.
-    fn dropped(&self) -> u64 {
-        self.queue().counters().overflowed
-    }
-
     /// Returns the numbers of changes that the peer does not receive.
     pub(in crate::server) fn lost(&self) -> LostChanges {
-        LostChanges { dropped: self.dropped(), refused: self.refused_changes.load(Relaxed) }
+        self.queue().counters().lost()
     }
 
     /// Returns `true` if the peer took everything since [`flush`](Self::flush).
@@ -428,7 +411,7 @@ impl Peer {
         let (overflows, mut logged) = (Throttle::new(LOG_INTERVAL), 0);
         loop {
             let step = self.queue().poll(Instant::now());
-            let overflowed = self.dropped();
+            let overflowed = self.lost().dropped;
             if overflowed > logged && overflows.pass().is_some() {
                 let dropped = overflowed - std::mem::replace(&mut logged, overflowed);
                 tracing::warn!(peer = %self.url.as_str(), dropped, "queue of a peer is full, changes dropped");
@@ -498,19 +481,11 @@ impl Peer {
                 let (sent, received) = (changes.len(), response.0.len());
                 tracing::warn!(peer = %self.url.as_str(), sent, received, "number of results differs from the batch");
                 self.batches.add(BatchEnd::Refused);
-                self.note_refusal(&changes);
+                self.queue().note_refused_batch(&changes);
                 Outcome::Done
             }
             Err(error) => self.note_failure(&error, &changes),
         }
-    }
-
-    /// Notes that the peer refused all these changes for good.
-    fn note_refusal(&self, changes: &[Change]) {
-        self.queue().note_refusal();
-        // The next heartbeat replaces a heartbeat.
-        let lasting = changes.iter().filter(|change| change.action != ReplicationAction::Heartbeat).count();
-        self.refused_changes.fetch_add(lasting as u64, Relaxed);
     }
 
     /// Logs that a batch failed, and returns what to do with it.
@@ -523,7 +498,7 @@ impl Peer {
         });
         let peer = self.url.as_str();
         if outcome == Outcome::Done {
-            self.note_refusal(changes);
+            self.queue().note_refused_batch(changes);
             if let Some(suppressed) = self.refusals.pass() {
                 let changes = changes.len();
                 tracing::warn!(%peer, %error, changes, suppressed, "peer refuses changes, changes dropped");

@@ -66,15 +66,19 @@ impl Schedule {
         if !self.has_refused(lost) {
             self.refusal_pause = Duration::ZERO;
         } else if full {
-            self.refusal_pause = (self.refusal_pause * 2).clamp(REFUSAL_PAUSE[0], REFUSAL_PAUSE[1]);
+            self.refusal_pause = doubled(self.refusal_pause, REFUSAL_PAUSE);
         }
         if full {
             self.last_full = Some(began);
             self.lost.refused = lost.refused;
-            self.pause = if same_hash { HASH_PAUSE[0] } else { (self.pause * 2).clamp(HASH_PAUSE[0], HASH_PAUSE[1]) };
+            self.pause = if same_hash { HASH_PAUSE[0] } else { doubled(self.pause, HASH_PAUSE) };
         }
         self.last = Some(began);
     }
+}
+
+fn doubled(pause: Duration, [min, max]: [Duration; 2]) -> Duration {
+    (pause * 2).clamp(min, max)
 }
 
 #[cfg(test)]

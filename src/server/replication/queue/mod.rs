@@ -65,6 +65,13 @@ pub(in crate::server) struct Change {
     pub(in crate::server) status: Option<InstanceStatus>,
 }
 
+impl Change {
+    /// Returns true if the change is not repeated by the instance, as a heartbeat is.
+    fn is_lasting(&self) -> bool {
+        self.action != Heartbeat
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct Task {
     pub(super) change: Change,
@@ -105,9 +112,25 @@ pub(super) struct Counters {
     pub(super) overflowed: u64,
     /// Heartbeats that waited too long or found no room. The next one replaces them.
     pub(super) heartbeats: u64,
+    /// Changes in batches that the peer refused.
+    refused: u64,
+}
+
+/// Numbers of changes that a peer does not receive.
+#[derive(Clone, Copy, Debug, Default)]
+pub(in crate::server) struct LostChanges {
+    /// Changes that were dropped from a full queue.
+    pub(in crate::server) dropped: u64,
+    /// Changes in batches that the peer refused.
+    pub(in crate::server) refused: u64,
 }
 
 impl Counters {
+    /// Returns the numbers of changes that only a full comparison finds.
+    pub(super) fn lost(self) -> LostChanges {
+        LostChanges { dropped: self.overflowed, refused: self.refused }
+    }
+
     /// Returns the numbers of tasks that no other replaced, with the names of the reasons.
     #[cfg(feature = "prometheus")]
     pub(super) fn dropped(self) -> [(&'static str, u64); 3] {
@@ -115,7 +138,7 @@ impl Counters {
     }
 
     fn add_expired(&mut self, task: &Task) {
-        *(if is_lasting(task) { &mut self.expired } else { &mut self.heartbeats }) += 1;
+        *(if task.change.is_lasting() { &mut self.expired } else { &mut self.heartbeats }) += 1;
     }
 }
 
@@ -181,7 +204,7 @@ impl Queue {
         let stalled = std::mem::take(&mut self.stalled);
         self.back += 1;
         let task = Task { change, pushed: now, expires };
-        if !self.make_room(is_lasting(&task)) {
+        if !self.make_room(task.change.is_lasting()) {
             self.counters.heartbeats += 1;
             return false;
         }
@@ -248,6 +271,12 @@ impl Queue {
     /// Notes that the peer refused a change for good.
     pub(super) fn note_refusal(&mut self) {
         self.refused_at_flush |= self.flushing;
+    }
+
+    /// Notes that the peer refused a whole batch for good.
+    pub(super) fn note_refused_batch(&mut self, changes: &[Change]) {
+        self.note_refusal();
+        self.counters.refused += changes.iter().filter(|change| change.is_lasting()).count() as u64;
     }
 
     /// Returns `true` if the peer took everything since [`flush`](Self::flush).
@@ -319,7 +348,7 @@ impl Queue {
             return false;
         }
         while self.waiting.len() >= capacity {
-            let heartbeat = self.waiting.iter().find(|(_, task)| !is_lasting(task)).map(|(&place, _)| place);
+            let heartbeat = self.waiting.iter().find(|(_, task)| !task.change.is_lasting()).map(|(&place, _)| place);
             if heartbeat.is_none() && !lasting {
                 return false;
             }
@@ -346,7 +375,7 @@ impl Queue {
                 self.counters.add_expired(&task);
             } else if self.holds_newer(&task.change) {
                 self.counters.replaced += 1;
-            } else if !self.make_room(is_lasting(&task)) {
+            } else if !self.make_room(task.change.is_lasting()) {
                 self.counters.heartbeats += 1;
             } else {
                 self.front -= 1;
@@ -358,13 +387,13 @@ impl Queue {
     /// Renews the time of the waiting changes when the peer responds again.
     fn recover(&mut self, now: Instant) {
         (self.paused_until, self.failing_since) = (None, None);
-        for task in self.waiting.values_mut().filter(|task| is_lasting(task)) {
+        for task in self.waiting.values_mut().filter(|task| task.change.is_lasting()) {
             task.expires = task.expires.max(now + self.limits.life);
         }
     }
 
     fn is_expired(&self, task: &Task, now: Instant) -> bool {
-        let spared = self.failures > 0 && is_lasting(task) && now < task.pushed + self.limits.outage;
+        let spared = self.failures > 0 && task.change.is_lasting() && now < task.pushed + self.limits.outage;
         now >= task.expires && !spared
     }
 
@@ -421,9 +450,4 @@ fn superseded_by(action: ReplicationAction) -> &'static [ReplicationAction] {
         StatusUpdate => &[DeleteStatusOverride],
         Heartbeat | DeleteStatusOverride => &[],
     }
-}
-
-/// Returns true if the task is not repeated by the instance, as a heartbeat is.
-fn is_lasting(task: &Task) -> bool {
-    task.change.action != Heartbeat
 }
