@@ -367,16 +367,9 @@ where
         let may_hedge = retry.allows(&self.request.parts.method)
             && self.request.can_repeat()
             && self.sent + 1 < retry.max_attempts();
-        let Some(picked) = (if may_hedge { self.pick_available() } else { None }) else {
+        let Some(picked) = (if may_hedge { self.pick_hedge() } else { None }) else {
             return first.await;
         };
-        // After the pick, since a hedge without an instance costs nothing.
-        if !self.withdraw_budget("hedge") {
-            picked.cancel();
-            // It was not tried.
-            self.latest = self.tried.pop();
-            return first.await;
-        }
         self.attempts += 1;
         let Ok(second) = self.attempt(picked) else { return first.await };
         self.sent += 1;

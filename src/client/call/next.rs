@@ -168,11 +168,18 @@ where
         is_allowed
     }
 
-    /// Picks an instance for a hedge. Ejected instances are skipped, since they would only fail
-    /// faster.
-    pub(super) fn pick_available(&mut self) -> Option<Picked<E, HttpResponses>> {
+    /// Picks an instance for a hedge within the retry budget. Ejected instances are skipped, since
+    /// they would only fail faster.
+    pub(super) fn pick_hedge(&mut self) -> Option<Picked<E, HttpResponses>> {
         self.tried.extend(self.latest.take());
-        let picked = self.route.balance.pick_available(&self.request.parts, &self.tried);
+        let picked = match self.route.balance.pick_available(&self.request.parts, &self.tried) {
+            // After the pick, since a hedge without an instance costs nothing.
+            Some(picked) if !self.withdraw_budget("hedge") => {
+                picked.cancel();
+                None
+            }
+            picked => picked,
+        };
         // Without a hedge, the first attempt is the latest one.
         self.latest = picked.as_ref().map(Picked::id).or_else(|| self.tried.pop());
         picked
