@@ -24,6 +24,8 @@ use tower_eureka::balance::{Cause, Ejection, EndpointState};
 use tower_eureka::client::{CallOptions, HttpClient, WaitForReady};
 use tower_eureka::{Error, Eureka, EurekaServer, Instance};
 
+use crate::common::listen;
+
 type Client = HttpClient<Full<Bytes>>;
 
 /// An embedded registry and a client of it.
@@ -62,8 +64,7 @@ impl World {
 
     /// Registers a server that responds with its id and the request body.
     async fn instance(&self, app: &str, id: &'static str) -> JoinHandle<()> {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
+        let (listener, port) = listen().await;
         let router = Router::new().fallback(any(async move |body: Bytes| [Bytes::from(id), body].concat()));
         let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         self.register(app, id, port).await;

@@ -1,5 +1,5 @@
 //! Registry servers scripted by a closure, with their responses and faults. They need no socket, so
-//! that tests run on paused time.
+//! that tests run on paused time. Also instances and lists.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
+use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_stream::StreamExt;
 use tower::Service;
@@ -26,6 +27,13 @@ pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
 pub(crate) const SOON: Duration = Duration::from_secs(5);
 /// Longest time between two refreshes.
 pub(crate) const REFRESH: Duration = Duration::from_secs(35);
+
+/// Listens on a free port, which is returned.
+pub(crate) async fn listen() -> (TcpListener, u16) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    (listener, port)
+}
 
 /// Request that a scripted server received.
 #[derive(Clone, Debug)]
@@ -277,6 +285,11 @@ pub(crate) fn delta(entries: &[(Instance, ActionType)], hash: &str) -> String {
         }
     }
     json.to_string()
+}
+
+/// Instance of `orders` at this port of this machine.
+pub(crate) fn at(id: &str, port: u16) -> Instance {
+    Instance::builder("orders").id(id).ip_addr("127.0.0.1").port(port).build().unwrap()
 }
 
 /// Returns an UP instance of an application.

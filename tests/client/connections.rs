@@ -25,14 +25,10 @@ use tower_eureka::client::{AttemptBody, CallOptions, EurekaLayer, HttpClient, Wa
 use tower_eureka::model::InstanceStatus;
 use tower_eureka::{Error, Eureka, Instance};
 
-use crate::common::{Memory, Reply, Scripted, edited, list, with_status};
+use crate::common::{Memory, Reply, Scripted, at, edited, list, listen, with_status};
 use crate::raw_http2::{raw, reset};
 
 type Calls = HttpClient<Full<Bytes>>;
-
-fn at(id: &str, port: u16) -> Instance {
-    Instance::builder("orders").id(id).ip_addr("127.0.0.1").port(port).build().unwrap()
-}
 
 /// Client of a registry with the instances in `memory`.
 fn eureka(memory: &Memory) -> Eureka {
@@ -141,8 +137,7 @@ async fn instance_that_sends_enhance_your_calm_gets_no_further_attempt() {
 /// Starts a stock HTTP/2 server that echoes, and shuts each connection down gracefully after this
 /// number of requests.
 async fn ending(requests: usize) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let (listener, port) = listen().await;
     tokio::spawn(async move {
         loop {
             let (stream, _) = listener.accept().await.unwrap();
@@ -210,8 +205,7 @@ async fn unprocessed_call_of_the_service_below_is_sent_again() {
 
 /// Starts a server that accepts connections and sends nothing.
 async fn frozen() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let (listener, port) = listen().await;
     tokio::spawn(async move {
         let mut kept = Vec::new();
         loop {
@@ -323,8 +317,7 @@ async fn pending_call_with_unlimited_removal_grace_continues_after_the_instance_
 
 /// Starts a server that responds after five minutes.
 async fn slow() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let (listener, port) = listen().await;
     tokio::spawn(async move {
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
@@ -496,8 +489,7 @@ async fn call_with_zero_wait_finds_the_instances_of_a_loaded_cache() {
 
 #[tokio::test]
 async fn http2_request_to_an_http1_instance_falls_back_except_for_grpc() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let (listener, port) = listen().await;
     let accepted = Arc::new(AtomicUsize::new(0));
     let count = accepted.clone();
     tokio::spawn(async move {
@@ -556,8 +548,7 @@ async fn call_to_an_instance_whose_ports_are_both_disabled_uses_the_plain_one() 
 
 #[tokio::test]
 async fn connections_that_end_at_once_are_few_while_another_has_no_free_stream() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let (listener, port) = listen().await;
     let connects = Arc::new(AtomicUsize::new(0));
     let count = connects.clone();
     tokio::spawn(async move {

@@ -14,15 +14,13 @@ use tower_eureka::balance::{EndpointState, Random};
 use tower_eureka::client::{AttemptBody, CallOptions, Deadline, EurekaLayer, RetryPolicy};
 use tower_eureka::{Eureka, Instance};
 
-use crate::common::{Memory, edited};
+use crate::common::{Memory, at, edited};
 
 type Body = Full<Bytes>;
 
 /// Returns a client of two instances: `a` at port 1 and `b` at port 2.
 fn two_instances() -> Eureka {
-    let instances = [("a", 1), ("b", 2)]
-        .map(|(id, port)| Instance::builder("orders").id(id).ip_addr("127.0.0.1").port(port).build().unwrap());
-    Memory::of(instances).serve().client().build().unwrap()
+    Memory::of([at("a", 1), at("b", 2)]).serve().client().build().unwrap()
 }
 
 fn get(path: &str) -> Request<Body> {
@@ -112,7 +110,7 @@ async fn cancelled_polls_before_a_fault_fail_no_call() {
 
 #[tokio::test(start_paused = true)]
 async fn hedge_without_another_instance_costs_no_retry() {
-    let memory = Memory::of([Instance::builder("orders").id("a").ip_addr("127.0.0.1").port(1).build().unwrap()]);
+    let memory = Memory::of([at("a", 1)]);
     let requests = Arc::new(AtomicUsize::new(0));
     let count = requests.clone();
     let service = service_fn(move |_: Request<AttemptBody<Body>>| {
@@ -156,16 +154,14 @@ async fn hedge_without_budget_leaves_the_other_instance_to_a_retry() {
 }
 
 /// Record of instance `a` at this port, as its process registered it at this time.
-fn registered(port: u16, at: i64) -> Instance {
-    let instance = Instance::builder("orders").id("a").ip_addr("127.0.0.1").port(port).build().unwrap();
-    edited(&instance, |json| json["lastDirtyTimestamp"] = at.to_string().into())
+fn registered(port: u16, time: i64) -> Instance {
+    edited(&at("a", port), |json| json["lastDirtyTimestamp"] = time.to_string().into())
 }
 
 #[tokio::test(start_paused = true)]
 async fn process_at_another_address_has_no_record_of_its_predecessor() {
     fastrand::seed(9);
-    let b = Instance::builder("orders").id("b").ip_addr("127.0.0.1").port(2).build().unwrap();
-    let memory = Memory::of([registered(1, 1_000), b]);
+    let memory = Memory::of([registered(1, 1_000), at("b", 2)]);
     // Port 1 responds with 500, the other ports with 200. Calls of `/pending` end later.
     let service = service_fn(|request: Request<AttemptBody<Body>>| async move {
         if request.uri().path() == "/pending" {

@@ -23,7 +23,7 @@ use tower_eureka::client::{CallOptions, HttpClient, InstanceAddress, Resolve, Re
 use tower_eureka::{Error, Eureka, Instance};
 
 use crate::captured_log::Log;
-use crate::common::{Memory, edited, instance, list};
+use crate::common::{Memory, edited, instance, list, listen};
 use crate::own_address::own_address;
 
 type Calls = HttpClient<Full<Bytes>>;
@@ -266,8 +266,7 @@ async fn health_check_of_an_unresolvable_host_name_uses_the_ip_address() {
 
 #[tokio::test]
 async fn host_name_of_a_registry_server_is_looked_up_there_too() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let (listener, port) = listen().await;
     let json = list(&[instance("orders", "a")]);
     let router = axum::Router::new().fallback(async move || ([(CONTENT_TYPE, "application/json")], json));
     tokio::spawn(async move { axum::serve(listener, router).await });
@@ -281,8 +280,7 @@ async fn host_name_of_a_registry_server_is_looked_up_there_too() {
 
 #[tokio::test(start_paused = true)]
 async fn response_body_without_progress_fails_after_the_body_timeout() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let (listener, port) = listen().await;
     let respond = async |uri: Uri| axum::body::Body::new(StreamBody::new(async_frames(uri.path() == "/stalls")));
     let router = axum::Router::new().fallback(respond);
     tokio::spawn(async move { axum::serve(listener, router).await });

@@ -10,19 +10,18 @@ use http::{Method, Request, Response, Version};
 use http_body_util::{BodyExt, Full};
 use hyper::service::service_fn as hyper_fn;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpListener;
+use tower_eureka::Error;
 use tower_eureka::balance::EndpointState;
 use tower_eureka::client::{CallOptions, Http2, HttpClient};
-use tower_eureka::{Error, Instance};
 
 use crate::captured_log::Log;
-use crate::common::Memory;
+use crate::common::{Memory, at, listen};
 use crate::raw_http2::{raw, reset};
 
 type Calls = HttpClient<Full<Bytes>>;
 
 fn client(port: u16, options: CallOptions) -> Calls {
-    let instance = Instance::builder("orders").id("a").ip_addr("127.0.0.1").port(port).build().unwrap();
+    let instance = at("a", port);
     Memory::of([instance]).serve().client().delta(false).build().unwrap().http_client_with(options)
 }
 
@@ -45,8 +44,7 @@ async fn requiring_http1() -> (u16, Arc<AtomicUsize>) {
 /// Starts the same server, which responds to a stream of HTTP/2 with this frame.
 async fn requiring_http1_by(frame: fn([u8; 4]) -> Vec<u8>) -> (u16, Arc<AtomicUsize>) {
     let (http2, requests) = raw(move |_, stream| frame(stream)).await;
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let (listener, port) = listen().await;
     tokio::spawn(async move {
         loop {
             let (mut socket, _) = listener.accept().await.unwrap();

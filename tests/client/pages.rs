@@ -21,7 +21,7 @@ use tower::{Layer, ServiceExt, service_fn};
 use tower_eureka::Instance;
 use tower_eureka::register::{Registrar, RegistrarState, RegistrationLayer, Shutdown};
 
-use crate::common::Scripted;
+use crate::common::{Scripted, listen};
 use crate::provider::{accepting, registrar, stop_on_shutdown};
 
 /// Response with its body.
@@ -290,8 +290,7 @@ impl Server {
     }
 
     async fn hyper(quiet: Duration, slow: Slow) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
+        let (listener, port) = listen().await;
         let handle = drained_after(quiet);
         let own = service_fn(move |request: Request<hyper::body::Incoming>| {
             let slow = slow.clone();
@@ -418,8 +417,7 @@ async fn axum_application_is_served_with_pages_and_connect_info() {
 async fn axum_application_is_registered_in_one_call_with_the_port_of_its_listener() {
     let registry = accepting();
     let eureka = registry.client().build().unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let (listener, port) = listen().await;
     let instance = Instance::builder("orders").ip_addr("127.0.0.1");
     let serving = tokio::spawn(async move {
         tower_eureka::axum::serve_registered(&eureka, instance, listener, axum::Router::new()).await

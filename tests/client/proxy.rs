@@ -6,7 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tower_eureka::{Eureka, EurekaBuilder};
 
-use crate::common::list;
+use crate::common::{list, listen};
 
 /// Proxy that responds itself to each request.
 struct Proxy {
@@ -17,8 +17,7 @@ struct Proxy {
 
 impl Proxy {
     async fn start(response: String) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
+        let (listener, port) = listen().await;
         let received = Arc::<Mutex<Vec<String>>>::default();
         let log = received.clone();
         tokio::spawn(async move {

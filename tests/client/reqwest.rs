@@ -6,7 +6,6 @@ use axum::Router;
 use axum::extract::RawQuery;
 use axum::routing::{any, get};
 use http::{HeaderMap, Method, Response, StatusCode};
-use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tower::{BoxError, service_fn};
 use tower_eureka::balance::{Ejection, EndpointState};
@@ -14,12 +13,11 @@ use tower_eureka::client::{CallOptions, Deadline, PickedInstance};
 use tower_eureka::reqwest::Client;
 use tower_eureka::{Error, Instance};
 
-use crate::common::Memory;
+use crate::common::{Memory, at, listen};
 
 /// Starts an instance that describes each request.
 async fn describing(id: &str) -> Instance {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let (listener, port) = listen().await;
     let describe = async |method: Method, RawQuery(query): RawQuery, headers: HeaderMap, body: String| {
         let value = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("-").to_owned();
         let query = query.unwrap_or_default();
@@ -29,7 +27,7 @@ async fn describing(id: &str) -> Instance {
         .route("/slow", get(async || tokio::time::sleep(Duration::from_secs(60)).await))
         .fallback(any(describe));
     tokio::spawn(async move { axum::serve(listener, router).await });
-    Instance::builder("orders").id(id).ip_addr("127.0.0.1").port(port).build().unwrap()
+    at(id, port)
 }
 
 fn client(instances: impl IntoIterator<Item = Instance>) -> Client {

@@ -13,14 +13,13 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::net::TcpListener;
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tower_eureka::Instance;
 use tower_eureka::client::{CallOptions, HttpClient, RetryPolicy};
 
-use crate::common::{Memory, SOON};
+use crate::common::{Memory, SOON, at, listen};
 
 type Calls = HttpClient<Full<Bytes>>;
 
@@ -29,8 +28,7 @@ async fn instance<F>(respond: impl Fn(Request<Incoming>) -> F + Clone + Send + '
 where
     F: Future<Output = Response<Full<Bytes>>> + Send + 'static,
 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let (listener, port) = listen().await;
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let respond = respond.clone();
@@ -43,7 +41,14 @@ where
             tokio::spawn(async move { server.serve_connection(TokioIo::new(stream), service).await });
         }
     });
-    Instance::builder("orders").id("a").ip_addr("127.0.0.1").port(port).build().unwrap()
+    at("a", port)
+}
+
+/// Starts an instance that refuses each upload and does not read it.
+async fn refusing() -> Instance {
+    let refuse =
+        |_| async { Response::builder().status(StatusCode::PAYLOAD_TOO_LARGE).body(Full::from("too large")).unwrap() };
+    instance(refuse).await
 }
 
 fn client(instance: Instance, options: CallOptions) -> Calls {
@@ -81,10 +86,7 @@ async fn unread_responses_do_not_stop_other_calls_on_their_http2_connection() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn upload_that_the_instance_refuses_unread_has_its_response() {
-    let instance = instance(|_| async {
-        Response::builder().status(StatusCode::PAYLOAD_TOO_LARGE).body(Full::from("too large")).unwrap()
-    });
-    let client = client(instance.await, CallOptions::new());
+    let client = client(refusing().await, CallOptions::new());
     for version in [Version::HTTP_11, Version::HTTP_2] {
         for _ in 0..40 {
             let request = Request::builder().method(Method::POST).uri("http://orders/").version(version);
@@ -110,10 +112,7 @@ impl Body for Endless {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn endless_upload_that_the_instance_refuses_ends_with_its_response() {
-    let instance = instance(|_| async {
-        Response::builder().status(StatusCode::PAYLOAD_TOO_LARGE).body(Full::from("too large")).unwrap()
-    });
-    let eureka = Memory::of([instance.await]).serve().client().build().unwrap();
+    let eureka = Memory::of([refusing().await]).serve().client().build().unwrap();
     let client = eureka.http_client();
     for version in [Version::HTTP_11, Version::HTTP_2] {
         for _ in 0..20 {

@@ -8,7 +8,7 @@ use http::{Request, StatusCode};
 use http_body_util::Empty;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -17,14 +17,13 @@ use tower_eureka::balance::LeastRequests;
 use tower_eureka::client::{CallOptions, Http2, HttpClient, PickedInstance, WaitForReady, parse_uri};
 use tower_eureka::{ErrorKind, Eureka, Instance};
 
-use crate::common::Memory;
+use crate::common::{Memory, listen};
 
 type Client = HttpClient<Empty<Bytes>>;
 
 /// Starts an instance that sends each message back with its id in front.
 async fn echo(id: &'static str) -> Instance {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let (listener, port) = listen().await;
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             tokio::spawn(serve(id, stream));
@@ -101,8 +100,7 @@ async fn open_websockets_count_as_load_until_they_are_dropped() {
 
 #[tokio::test]
 async fn websocket_that_no_instance_accepts_fails_with_the_reason() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
+    let (listener, port) = listen().await;
     let router = axum::Router::new();
     tokio::spawn(async move { axum::serve(listener, router).await });
     let instance = Instance::builder("chat").id("plain").ip_addr("127.0.0.1").port(port).build().unwrap();
