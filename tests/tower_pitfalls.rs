@@ -481,8 +481,8 @@ async fn p15_reading_the_metric_changes_it_in_tower_and_not_in_ours() {
         ours.call(()).await.unwrap();
         drop(ours.call(()));
         measured.push(*policy.0.lock().unwrap());
-        // 2,202 ms in all: nearly a whole number of the ticks (2^20 ns) of the average.
-        tokio::time::sleep(Duration::from_millis(1_002)).await;
+        // 16,384 ms in all: a whole number of the ticks (2^20 ns) of the average.
+        tokio::time::sleep(Duration::from_millis(15_184)).await;
     }
     assert_eq!(measured[0], measured[1]);
     // 100 ms × 1/e + 20 ms × (1 - 1/e)
