@@ -28,6 +28,8 @@ mod dns;
 mod embedding;
 mod hostile_log;
 mod http;
+#[cfg(feature = "peers")]
+mod late_changes;
 mod limits;
 mod lists;
 mod log;

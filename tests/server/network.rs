@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -12,7 +13,7 @@ use axum::body::Body;
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
-use tower::{Service, ServiceExt};
+use tower::{Service, ServiceExt, service_fn};
 use tower_eureka::EurekaServer;
 use tower_eureka::model::Instance;
 use tower_eureka::server::{EurekaServerBuilder, Eviction, Limits, Node as NodeSettings, Peers, Regions};
@@ -155,6 +156,31 @@ impl Network {
         self.0.lock().unwrap().hosts.insert(name.into(), router);
     }
 
+    /// Puts a proxy before a node that responds to batches with this status while the switch is on.
+    pub(crate) fn refusing_batches(&self, node: &Node, status: StatusCode) -> Switch {
+        let (switch, router) = (Switch::default(), node.router.clone());
+        let is_on = switch.clone();
+        self.proxy(node, move |request| {
+            let refused = is_on.0.load(Relaxed) && request.uri().path().contains("peerreplication");
+            if refused { Router::new().fallback(move || async move { status }) } else { router.clone() }
+        });
+        switch
+    }
+
+    /// Puts a proxy before a node that passes on batches only.
+    pub(crate) fn only_batches(&self, node: &Node) {
+        let router = node.router.clone();
+        self.proxy(node, move |request| match request.uri().path().contains("peerreplication") {
+            true => router.clone(),
+            false => Router::new().fallback(|| async { StatusCode::INTERNAL_SERVER_ERROR }),
+        });
+    }
+
+    fn proxy(&self, node: &Node, choose: impl Fn(&Request<Body>) -> Router + Clone + Send + Sync + 'static) {
+        let proxy = service_fn(move |request: Request<Body>| choose(&request).oneshot(request));
+        self.host(&node.name, Router::new().fallback_service(proxy));
+    }
+
     pub(crate) fn heal(&self) {
         self.0.lock().unwrap().cut.clear();
     }
@@ -179,6 +205,16 @@ impl Network {
     pub(crate) fn batch(&self, from: &str, to: &str) -> Value {
         let wires = self.0.lock().unwrap();
         wires.batches.iter().find(|batch| batch.from == from && batch.to == to).unwrap().body.clone()
+    }
+}
+
+/// Switch of a proxy, off at first.
+#[derive(Clone, Default)]
+pub(crate) struct Switch(Arc<AtomicBool>);
+
+impl Switch {
+    pub(crate) fn set(&self, is_on: bool) {
+        self.0.store(is_on, Relaxed);
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use axum::Router;
@@ -329,27 +329,15 @@ async fn changes_of_a_batch_that_was_refused_once_reach_the_peer() {
         let network = Network::default();
         let a = network.node_with("a", &["a", "b"], forgetful);
         let b = network.node_with("b", &["b"], forgetful);
-        let (router, refuses) = (b.router.clone(), Arc::new(AtomicBool::new(false)));
-        let is_refused = refuses.clone();
-        let proxy = service_fn(move |request: Request<Body>| {
-            let refused = is_refused.load(Relaxed) && request.uri().path().contains("peerreplication");
-            let response = router.clone().oneshot(request);
-            async move {
-                if refused {
-                    return Ok::<_, Infallible>(Response::builder().status(status).body(Body::empty()).unwrap());
-                }
-                response.await
-            }
-        });
-        network.host("b", Router::new().fallback_service(proxy));
+        let refuses = network.refusing_batches(&b, status);
         a.register("1", 100).await;
         // Until the change is no longer in the delta.
         tokio::time::sleep(10 * MINUTE).await;
         assert!(b.order("1").is_some(), "{status}");
-        refuses.store(true, Relaxed);
+        refuses.set(true);
         assert_eq!(a.empty("PUT", "apps/ORDERS/1/metadata?canary=yes").await, StatusCode::OK);
         soon().await;
-        refuses.store(false, Relaxed);
+        refuses.set(false);
         tokio::time::sleep(2 * MINUTE).await;
         assert_eq!(b.order("1").unwrap().metadata().get("canary"), Some("yes"), "{status}");
     }

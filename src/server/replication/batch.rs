@@ -12,9 +12,27 @@ const PART_BYTES: usize = 1 << 20;
 const LIST_BEGIN: &[u8] = br#"{"replicationList":["#;
 const LIST_END: &[u8] = b"]}";
 
+/// Returns what to send for a queued change, with the items.
+///
+/// If the instance has registered again since its cancellation, that is the registration. The
+/// cancellation also ended the override, which the peer would otherwise apply to the registration.
+pub(super) fn items(local: &LocalNode, change: &Change) -> Vec<(Change, ReplicationItem)> {
+    let returned = (change.action == ReplicationAction::Cancel).then(|| local.instance(&change.target)).flatten();
+    let changes = match returned {
+        Some(ours) => {
+            let with = |action, status| Change { target: change.target.clone(), action, status };
+            let had_none = ours.overridden_status == InstanceStatus::Unknown;
+            let end = had_none.then(|| with(ReplicationAction::DeleteStatusOverride, Some(ours.status)));
+            end.into_iter().chain([with(ReplicationAction::Register, None)]).collect()
+        }
+        None => vec![change.clone()],
+    };
+    changes.into_iter().filter_map(|change| item(local, &change).map(|item| (change, item))).collect()
+}
+
 /// Returns the item for a change, with the present instance, or `None` if the instance has left:
 /// its cancellation is sent as a change of its own.
-pub(super) fn item(local: &LocalNode, change: &Change) -> Option<ReplicationItem> {
+fn item(local: &LocalNode, change: &Change) -> Option<ReplicationItem> {
     let Change { target, action, status } = change;
     let bare = ReplicationItem {
         app: Some(target.app.clone()),
@@ -25,13 +43,8 @@ pub(super) fn item(local: &LocalNode, change: &Change) -> Option<ReplicationItem
         instance: None,
         action: Some(*action),
     };
-    let Some(instance) = local.instance(target) else {
+    let Some(instance) = local.instance(target).filter(|_| *action != ReplicationAction::Cancel) else {
         return (*action == ReplicationAction::Cancel).then_some(bare);
-    };
-    // The instance has registered again since the cancellation.
-    let action = &match action {
-        ReplicationAction::Cancel => ReplicationAction::Register,
-        action => *action,
     };
     let overridden = Some(instance.overridden_status).filter(|&status| status != InstanceStatus::Unknown);
     let heartbeat = *action == ReplicationAction::Heartbeat;
@@ -54,6 +67,11 @@ pub(super) struct Part {
 }
 
 impl Part {
+    /// Returns a part without items. Its response only shows that the peer takes batches.
+    pub(super) fn empty() -> Self {
+        Self { changes: Vec::new(), body: [LIST_BEGIN, LIST_END].concat(), owners: Owners::default() }
+    }
+
     /// Adds an item. Returns false if there is no room for it.
     fn push(&mut self, change: &Change, line: &[u8], owner: &Owner) -> bool {
         let has_room = self.body.len() + line.len() <= PART_BYTES && self.owners.push(owner);

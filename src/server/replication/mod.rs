@@ -49,6 +49,7 @@ use tokio::time::timeout;
 pub(in crate::server) use self::local_node::LocalNode;
 use self::locks::StripedLocks;
 use self::own_url::OwnUrl;
+use self::peer::OUTAGE;
 pub(in crate::server) use self::peer::Peer;
 #[cfg(feature = "page")]
 pub(in crate::server) use self::peer::PeerOverview;
@@ -113,6 +114,7 @@ impl Replication {
                 workers: settings.batches_in_flight,
                 life: settings.replication_time,
                 outage: settings.outage_limit,
+                doubt: (!settings.reconcile_interval.is_zero()).then_some(OUTAGE),
             },
             excludes_other_regions,
             check_tls: if may_need_tls { settings.outbound.check_tls() } else { Ok(()) },

@@ -20,7 +20,7 @@ use self::overview::LastError;
 #[cfg(feature = "page")]
 pub(in crate::server) use self::overview::PeerOverview;
 use super::availability::Availability;
-use super::batch::{Part, in_parts, item};
+use super::batch::{Part, in_parts, items};
 use super::local_node::LocalNode;
 use super::loopback::Loopback;
 use super::queue::{Change, Limits, LostChanges, Outcome, Queue, Step, Target, Task};
@@ -42,9 +42,9 @@ use crate::sync::{Mutex, MutexGuard};
 use crate::time::random_part;
 use crate::transport::{Fetched, Replicated, ServerClock, Transport};
 
-/// Length of an outage after which a peer may have dropped changes for this node. A Java peer drops
-/// them after 30 seconds.
-const OUTAGE: Duration = Duration::from_secs(10);
+/// Length of an outage after which a peer may have dropped changes for this node, and may have
+/// received newer ones from others. A Java peer drops them after 30 seconds.
+pub(super) const OUTAGE: Duration = Duration::from_secs(10);
 /// Minimum time between two log lines about batches that the peer refuses, and between two about
 /// dropped changes. Batches are refused for as long as the peer's URL is wrong.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
@@ -321,24 +321,18 @@ impl Peer {
         }
     }
 
-    /// Sends the queue until it is empty, or until a batch fails.
+    /// Sends the queue until it is empty, or until the peer does not respond to a batch. A peer
+    /// that refuses batches for now may only be starting.
     pub(in crate::server) async fn flush(&self) {
         if self.is_own() {
             return;
         }
-        let failures = {
-            let mut queue = self.queue();
-            queue.flush();
-            queue.failures()
-        };
+        self.queue().flush();
         self.wake.notify_one();
         loop {
             let settled = self.settled.notified();
-            {
-                let queue = self.queue();
-                if queue.is_empty() || queue.failures() > failures {
-                    return;
-                }
+            if self.queue().is_flush_over() {
+                return;
             }
             settled.await;
         }
@@ -361,6 +355,27 @@ impl Peer {
     /// Waits until the peer takes changes again after an outage.
     pub(in crate::server) async fn recovered(&self) {
         self.recovered.notified().await;
+    }
+
+    /// Returns the instances whose states have to be compared before changes of them are sent.
+    pub(in crate::server) fn doubtful(&self) -> Vec<Arc<Target>> {
+        self.queue().doubtful()
+    }
+
+    /// Ends the doubt about an instance, whose state is compared now. Returns true if there was
+    /// one.
+    pub(in crate::server) fn settle(&self, target: &Target) -> bool {
+        self.queue().settle(target)
+    }
+
+    /// Ends the doubt about an instance that cannot be compared. A full comparison follows.
+    pub(in crate::server) fn give_up(&self, target: &Target) {
+        self.queue().give_up(target);
+    }
+
+    /// Returns true if the peer did not take the last batch.
+    pub(in crate::server) fn is_failing(&self) -> bool {
+        self.queue().failures() > 0
     }
 
     /// Returns true if a change of this instance is queued or in flight.
@@ -440,10 +455,15 @@ impl Peer {
     async fn send_batch(self: Arc<Self>, batch: Vec<Task>, local: LocalNode) {
         let mut sent = InFlight { peer: &self, batch, outcome: Outcome::Failed };
         let mut outcome = Outcome::Unsent;
-        let line = |Task { change, .. }: &Task| {
-            item(&local, change).map(|item| (change.clone(), item, local.owner(&change.target)))
+        let lines = |Task { change, .. }: &Task| {
+            let owner = local.owner(&change.target);
+            items(&local, change).into_iter().map(move |(change, item)| (change, item, owner.clone()))
         };
-        for part in in_parts(sent.batch.iter().filter_map(line)) {
+        let mut parts = in_parts(sent.batch.iter().flat_map(lines));
+        if sent.batch.is_empty() {
+            parts.push(Part::empty());
+        }
+        for part in parts {
             outcome = self.send_part(part, &local).await;
             if outcome != Outcome::Done {
                 break;
@@ -497,6 +517,9 @@ impl Peer {
             Outcome::Failed => BatchEnd::Failed,
         });
         let peer = self.url.as_str();
+        if error.status().is_none() {
+            self.queue().note_silence();
+        }
         if outcome == Outcome::Done {
             self.queue().note_refused_batch(changes);
             if let Some(suppressed) = self.refusals.pass() {
@@ -539,9 +562,13 @@ impl Peer {
                 tracing::trace!(%peer, %app, %instance, "peer did not have the instance")
             }
             _ => {
+                let mut queue = self.queue();
                 if *action == ReplicationAction::Register {
-                    self.queue().note_refusal();
+                    queue.note_refusal();
+                } else if status >= 500 {
+                    queue.doubt_refused(change);
                 }
+                drop(queue);
                 tracing::debug!(%peer, %app, %instance, status, action = action.as_str(), "peer refuses a change");
             }
         }

@@ -36,6 +36,11 @@ impl Difference {
             is_new,
         })
     }
+
+    /// Returns a possible difference: the peer did not receive the last changes of the instance.
+    pub(super) fn possible(target: Arc<Target>) -> Self {
+        Self { target, tombstone: None, is_new: false }
+    }
 }
 
 /// Returns true if the lease of the instance runs, by the times of the registry that shows it.

@@ -28,6 +28,10 @@
 //!   this node has is left to its heartbeats: the peer responds with 404, and then receives the
 //!   registration.
 //!
+//! * An instance in doubt is compared whatever the lists show: after an outage the queue of the
+//!   peer leaves it to this comparison which of its states is newer. If the peer does not have it,
+//!   it gets the registration.
+//!
 //! An adopted state is not replicated, since the other peers reconcile, too.
 
 mod differences;
@@ -57,11 +61,14 @@ use crate::time::{Moment, jittered};
 const SETTLE_TIME: Duration = Duration::from_secs(2);
 /// Maximum number of instances that are fetched one by one after one list.
 const MAX_DIFFERENCES: usize = 10_000;
+/// Comparisons that fail in succession, after which changes of instances in doubt are sent without
+/// one.
+const DOUBT_TRIES: u32 = 3;
 /// Maximum number of such fetches at the same time.
 const CONCURRENT_FETCHES: usize = 8;
 
-/// Reconciles with a peer for ever. While the peer's URL leads to this node, or this node is not
-/// open for traffic, it only waits.
+/// Reconciles with a peer for ever. While this node is not open for traffic, only instances in
+/// doubt are compared, and while the peer's URL leads to this node, nothing is.
 pub(super) async fn reconcile(cluster: Arc<Cluster>, peer: Arc<Peer>) {
     let interval = cluster.settings.reconcile_interval;
     let mut reconciler = Reconciler {
@@ -74,19 +81,32 @@ pub(super) async fn reconcile(cluster: Arc<Cluster>, peer: Arc<Peer>) {
         owners: ListedOwners::default(),
         is_full: false,
     };
+    let mut failed = 0;
     loop {
         let wait = if reconciler.schedule.has_failed { interval / 3 } else { interval };
         tokio::select! {
             () = sleep(jittered(wait)) => {}
             // The changes that were queued during the outage go first.
-            () = reconciler.peer.recovered() => sleep(jittered(SETTLE_TIME)).await,
+            () = reconciler.peer.recovered() => {
+                // What was sent may not have arrived.
+                reconciler.sent.clear();
+                sleep(jittered(SETTLE_TIME)).await;
+            }
         }
-        if reconciler.cluster.node.is_open() && !reconciler.peer.is_own() {
-            let result = reconciler.run().await;
+        if !reconciler.peer.is_own() {
+            let result = match reconciler.cluster.node.is_open() {
+                true => reconciler.run().await,
+                false => reconciler.resolve_doubtful().await,
+            };
             if let Err(error) = &result {
                 tracing::debug!(peer = %reconciler.peer.url().as_str(), %error, "cannot reconcile with a peer");
             }
             reconciler.schedule.has_failed = result.is_err();
+            // While the peer takes batches but no comparison succeeds, changes wait no longer.
+            failed = if result.is_err() && !reconciler.peer.is_failing() { failed + 1 } else { 0 };
+            if failed >= DOUBT_TRIES {
+                reconciler.peer.doubtful().iter().for_each(|target| reconciler.peer.give_up(target));
+            }
         }
     }
 }
@@ -119,7 +139,7 @@ enum Resolution {
     Refused(Refused),
     /// This node's state was queued for the peer.
     Sent,
-    /// A change of the instance is queued for the peer or in flight.
+    /// A change of the instance is queued for the peer or in flight, or the peer takes none now.
     Pending,
 }
 
@@ -143,7 +163,8 @@ impl Reconciler {
         // The monotonic clock stands still while the machine is suspended. The peer's delta does
         // not.
         let was_suspended = self.last_success.is_some_and(|last| last.elapsed() > MAX_GAP);
-        let full = was_suspended || self.schedule.needs_full(lost, began);
+        let mut full = was_suspended || self.schedule.needs_full(lost, began);
+        let doubtful = self.peer.doubtful();
         if full && self.schedule.has_refused(lost) {
             // What was sent may be among the refused changes.
             self.sent.clear();
@@ -161,11 +182,18 @@ impl Reconciler {
             Some(delta) => self.differences(&delta).await,
             None if full => Vec::new(),
             // The peer has no deltas. After a gap everything is fetched.
-            None => return Ok(()),
+            None if doubtful.is_empty() => return Ok(()),
+            None => {
+                full = true;
+                self.differences(&self.peer.applications().await?).await
+            }
         };
         let ours = self.cluster.node.registry().full().counts.to_string();
         let same_hash = hash.is_none_or(|theirs| theirs.as_deref() == Some(&*ours));
         differences.extend(listed);
+        let found: HashSet<_> = differences.iter().map(|difference| difference.target.clone()).collect();
+        let doubtful = doubtful.into_iter().filter(|target| !found.contains(target));
+        differences.extend(doubtful.map(Difference::possible));
         // Known instances first: a full registry has room for them.
         differences.sort_by_key(|difference| difference.is_new);
         let rest = differences.split_off(differences.len().min(MAX_DIFFERENCES));
@@ -196,12 +224,18 @@ impl Reconciler {
         result
     }
 
+    /// Compares only the instances in doubt.
+    async fn resolve_doubtful(&mut self) -> Result<(), Error> {
+        let doubtful: Vec<_> = self.peer.doubtful().into_iter().map(Difference::possible).collect();
+        self.resolve_all(&doubtful, &mut Summary::default()).await
+    }
+
     /// Resolves the differences. Continues after a fetch that failed, and returns its error if all
     /// fetches of a round failed because the peer is unavailable.
     async fn resolve_all(&mut self, differences: &[Difference], summary: &mut Summary) -> Result<(), Error> {
         for round in differences.chunks(CONCURRENT_FETCHES) {
             let round: Vec<_> = round.iter().filter(|difference| !self.is_skipped(difference)).cloned().collect();
-            let (mut unread, mut last) = (0, None);
+            let (mut unread, mut last) = (Vec::new(), None);
             for (difference, theirs) in self.fetch(&round).await {
                 match theirs.map(|theirs| self.resolve(&difference, theirs)) {
                     Ok(Resolution::None) => {}
@@ -212,15 +246,22 @@ impl Reconciler {
                     }
                     Ok(Resolution::Sent) => summary.sent += 1,
                     Ok(Resolution::Pending) => summary.pending += 1,
-                    Err(error) if error.is_unavailable() => (unread, last) = (unread + 1, Some(error)),
+                    Err(error) if error.is_unavailable() => {
+                        unread.push(difference.target);
+                        last = Some(error);
+                    }
                     // The next fetch would fail in the same way.
-                    Err(error) => tracing::debug!(%error, "cannot fetch an instance from a peer"),
+                    Err(error) => {
+                        tracing::debug!(%error, "cannot fetch an instance from a peer");
+                        self.peer.give_up(&difference.target);
+                    }
                 }
             }
-            summary.unread += unread;
-            if let Some(error) = last.filter(|_| unread == round.len()) {
+            summary.unread += unread.len();
+            if let Some(error) = last.filter(|_| unread.len() == round.len()) {
                 return Err(error);
             }
+            unread.iter().for_each(|target| self.peer.give_up(target));
         }
         Ok(())
     }
@@ -298,6 +339,8 @@ impl Reconciler {
         if self.peer.has_pending(target) {
             return Resolution::Pending;
         }
+        // Before the state is read: a later change is queued. During an outage nothing can be sent.
+        let was_doubtful = !self.peer.is_failing() && self.peer.settle(target);
         let resolution = match (registry.instance(&target.app, &target.id, now), theirs) {
             (Some(ours), Some(theirs)) if agree(&ours, &theirs) => Resolution::None,
             (Some(ours), Some(theirs)) if !replaces(&theirs, &ours) => self.send(target, &ours, &theirs),
@@ -315,6 +358,8 @@ impl Reconciler {
                 if ended {
                     audit::ended(&target.app, &target.id, ours.status, self.peer.url().as_str());
                     Resolution::Adopted
+                } else if was_doubtful {
+                    self.send_once(target, Version::of(&ours), [(ReplicationAction::Register, None)])
                 } else {
                     Resolution::None
                 }
@@ -363,6 +408,9 @@ impl Reconciler {
         version: Version,
         changes: impl IntoIterator<Item = (ReplicationAction, Option<InstanceStatus>)>,
     ) -> Resolution {
+        if self.peer.is_failing() {
+            return Resolution::Pending;
+        }
         if self.sent.insert(target.clone(), version) == Some(version) {
             return Resolution::None;
         }

@@ -14,6 +14,10 @@
 //! * The tasks of one instance are sent in order: while one of them is in flight, no other is sent.
 //! * While the peer is unreachable, changes (not heartbeats) are kept beyond their time, up to the
 //!   outage limit. So the peer can agree again without a restart.
+//! * In a longer outage the peer may receive newer changes of the same instance from others. So
+//!   cancellations and override changes are not sent afterwards: their instances are in doubt, and
+//!   reconciliation finds out which state is newer. Nor is the registration of such an instance
+//!   sent, since it would give the peer's older override the time of its arrival.
 
 #[cfg(test)]
 mod tests;
@@ -47,6 +51,8 @@ pub(super) struct Limits {
     pub(super) life: Duration,
     /// Maximum time for which a change waits for an unreachable peer.
     pub(super) outage: Duration,
+    /// Length of an outage after which instances are in doubt, or `None` if nothing reconciles.
+    pub(super) doubt: Option<Duration>,
 }
 
 /// An instance, shared by the queues of all peers.
@@ -69,6 +75,12 @@ impl Change {
     /// Returns true if the change is not repeated by the instance, as a heartbeat is.
     fn is_lasting(&self) -> bool {
         self.action != Heartbeat
+    }
+
+    /// Returns true if the change must not be sent after a newer one of its instance. A peer keeps
+    /// the newer of two registrations by itself.
+    fn is_ordered(&self) -> bool {
+        matches!(self.action, Cancel | StatusUpdate | DeleteStatusOverride)
     }
 }
 
@@ -150,6 +162,8 @@ pub(super) struct Queue {
     /// Positions of the tasks of an instance, by action.
     places: HashMap<Arc<Target>, [Option<i64>; 5]>,
     in_flight: HashSet<Arc<Target>>,
+    /// Instances whose state at the peer has to be compared before a change of them is sent.
+    doubtful: HashSet<Arc<Target>>,
     batches: usize,
     front: i64,
     back: i64,
@@ -161,6 +175,8 @@ pub(super) struct Queue {
     flushing: bool,
     /// The peer refused a change for good since [`flush`](Self::flush).
     refused_at_flush: bool,
+    /// The peer did not respond to a batch since [`flush`](Self::flush).
+    silent_at_flush: bool,
     /// The last poll found only tasks that wait for a batch in flight.
     stalled: bool,
     counters: Counters,
@@ -173,6 +189,7 @@ impl Queue {
             waiting: BTreeMap::new(),
             places: HashMap::new(),
             in_flight: HashSet::new(),
+            doubtful: HashSet::new(),
             batches: 0,
             front: 0,
             back: 0,
@@ -181,6 +198,7 @@ impl Queue {
             failing_since: None,
             flushing: false,
             refused_at_flush: false,
+            silent_at_flush: false,
             stalled: false,
             counters: Counters::default(),
         }
@@ -188,6 +206,10 @@ impl Queue {
 
     /// Adds a change. Returns true if the queue has to be polled again at once.
     pub(super) fn push(&mut self, change: Change, now: Instant) -> bool {
+        if change.is_lasting() && self.doubtful.contains(&change.target) {
+            self.counters.replaced += 1;
+            return false;
+        }
         let was_empty = self.waiting.is_empty();
         for &action in superseded_by(change.action) {
             if self.remove(&change.target, action).is_some() {
@@ -195,10 +217,18 @@ impl Queue {
             }
         }
         let expires = now + self.limits.life;
-        let place = self.places.get(&change.target).and_then(|places| places[change.action as usize]);
-        if let Some(task) = place.and_then(|place| self.waiting.get_mut(&place)) {
+        let places = self.places.get(&change.target).copied().unwrap_or_default();
+        if let Some(place) = places[change.action as usize]
+            && let Some(task) = self.waiting.get_mut(&place)
+        {
             self.counters.replaced += 1;
             (task.change, task.expires) = (change, expires);
+            // A registration must not overtake the changes that it follows.
+            let is_last = ALL.iter().all(|&action| action == Heartbeat || places[action as usize] <= Some(place));
+            if !is_last && let Some(task) = self.remove_at(place) {
+                self.back += 1;
+                self.insert(self.back, task);
+            }
             return false;
         }
         let stalled = std::mem::take(&mut self.stalled);
@@ -224,17 +254,26 @@ impl Queue {
         {
             self.expire(place);
         }
-        let Some((_, oldest)) = self.waiting.first_key_value() else { return Step::Wait(None) };
+        // An empty batch shows whether the outage is over, too.
+        let probes = self.failures > 0 && !self.doubtful.is_empty();
         let full = self.waiting.len() >= self.limits.batch.min(self.limits.capacity);
-        let due = if full || self.flushing { now } else { oldest.pushed + BATCHING_DELAY };
+        let due = match self.waiting.first_key_value() {
+            Some((_, oldest)) if !full && !self.flushing => oldest.pushed + BATCHING_DELAY,
+            None if !probes => return Step::Wait(None),
+            _ => now,
+        };
         let due = self.paused_until.map_or(due, |until| due.max(until));
         if due > now {
             return Step::Wait(Some(due));
         }
+        if self.failures > 0 && !self.flushing && self.limits.doubt.is_some_and(|doubt| self.outage(now) >= doubt) {
+            self.doubt_ordered();
+        }
         let batch = self.take(now);
+        let probes = self.failures > 0 && !self.doubtful.is_empty();
         // All waiting tasks are of instances in flight. The next push may be of another instance.
-        self.stalled = batch.is_empty();
-        if batch.is_empty() {
+        self.stalled = batch.is_empty() && !probes;
+        if self.stalled {
             return Step::Wait(None);
         }
         self.batches += 1;
@@ -277,11 +316,49 @@ impl Queue {
     pub(super) fn note_refused_batch(&mut self, changes: &[Change]) {
         self.note_refusal();
         self.counters.refused += changes.iter().filter(|change| change.is_lasting()).count() as u64;
+        changes.iter().for_each(|change| self.doubt_refused(change));
+    }
+
+    /// Notes that a change is lost. If the order matters, its instance is in doubt from now on.
+    pub(super) fn doubt_refused(&mut self, change: &Change) {
+        if change.is_ordered() && self.limits.doubt.is_some() {
+            self.doubt(change.target.clone());
+        }
+    }
+
+    /// Notes that the peer did not respond to a batch.
+    pub(super) fn note_silence(&mut self) {
+        self.silent_at_flush |= self.flushing;
+    }
+
+    /// Returns true if nothing is left to send, or if the peer does not take it soon: it has not
+    /// responded to a batch since [`flush`](Self::flush), or refuses batches for now while only
+    /// heartbeats wait.
+    pub(super) fn is_flush_over(&self) -> bool {
+        let has_changes = || self.batches > 0 || self.waiting.values().any(|task| task.change.is_lasting());
+        self.is_empty() || self.silent_at_flush || self.failures > 0 && !has_changes()
     }
 
     /// Returns `true` if the peer took everything since [`flush`](Self::flush).
     pub(super) fn is_flushed(&self) -> bool {
-        self.is_empty() && !self.refused_at_flush
+        self.is_empty() && self.doubtful.is_empty() && !self.refused_at_flush
+    }
+
+    /// Returns the instances in doubt.
+    pub(super) fn doubtful(&self) -> Vec<Arc<Target>> {
+        self.doubtful.iter().cloned().collect()
+    }
+
+    /// Ends the doubt about an instance, whose state is compared now. Returns true if there was
+    /// one.
+    pub(super) fn settle(&mut self, target: &Target) -> bool {
+        self.doubtful.remove(target)
+    }
+
+    /// Ends the doubt about an instance that cannot be compared. It counts as a dropped change, so
+    /// a full comparison follows.
+    pub(super) fn give_up(&mut self, target: &Target) {
+        self.counters.overflowed += u64::from(self.doubtful.remove(target));
     }
 
     /// Returns true if nothing waits and nothing is in flight.
@@ -306,10 +383,10 @@ impl Queue {
         self.in_flight.contains(target) || self.places.get(target).is_some_and(waits)
     }
 
-    /// Returns the number of tasks that wait or are in flight.
+    /// Returns the number of tasks that wait or are in flight, and of instances in doubt.
     #[cfg(any(feature = "page", feature = "prometheus"))]
     pub(super) fn backlog(&self) -> usize {
-        self.waiting.len() + self.in_flight.len()
+        self.waiting.len() + self.in_flight.len() + self.doubtful.len()
     }
 
     /// Returns the time since the oldest waiting task was pushed, or zero if none waits.
@@ -321,6 +398,25 @@ impl Queue {
 
     pub(super) fn counters(&self) -> Counters {
         self.counters
+    }
+
+    /// Doubts the instances with waiting changes that newer ones of others may have overtaken.
+    fn doubt_ordered(&mut self) {
+        let ordered = self.waiting.values().filter(|task| task.change.is_ordered());
+        let targets: Vec<_> = ordered.map(|task| task.change.target.clone()).collect();
+        targets.into_iter().for_each(|target| self.doubt(target));
+    }
+
+    /// Doubts an instance. What waits to be sent for it is left to the comparison.
+    fn doubt(&mut self, target: Arc<Target>) {
+        for action in ALL.into_iter().filter(|&action| action != Heartbeat) {
+            self.counters.replaced += u64::from(self.remove(&target, action).is_some());
+        }
+        if self.doubtful.len() < self.limits.capacity {
+            self.doubtful.insert(target);
+        } else if !self.doubtful.contains(&target) {
+            self.counters.overflowed += 1;
+        }
     }
 
     fn take(&mut self, now: Instant) -> Vec<Task> {
@@ -373,7 +469,9 @@ impl Queue {
         for task in batch.into_iter().rev() {
             if self.is_expired(&task, now) {
                 self.counters.add_expired(&task);
-            } else if self.holds_newer(&task.change) {
+            } else if self.holds_newer(&task.change)
+                || task.change.is_lasting() && self.doubtful.contains(&task.change.target)
+            {
                 self.counters.replaced += 1;
             } else if !self.make_room(task.change.is_lasting()) {
                 self.counters.heartbeats += 1;

@@ -7,6 +7,7 @@ const LIMITS: Limits = Limits {
     workers: 20,
     life: Duration::from_secs(30),
     outage: Duration::from_secs(600),
+    doubt: None,
 };
 
 /// Queue with a manual clock.
@@ -265,6 +266,97 @@ fn changes_expire_at_the_outage_limit() {
     }
     assert_eq!(bench.later(2000 * MS).wait(), None);
     assert!(bench.queue.is_empty());
+}
+
+#[test]
+fn changes_that_others_may_have_overtaken_are_compared_after_a_long_outage() {
+    let doubt = Duration::from_secs(10);
+    let mut bench = Bench::new(Limits { doubt: Some(doubt), ..LIMITS });
+    let doubtful =
+        |bench: &Bench| bench.queue.doubtful().iter().map(|target| target.id.to_string()).collect::<Vec<_>>();
+    bench.push(Register, "a");
+    bench.push(StatusUpdate, "b");
+    bench.push(Register, "b");
+    for _ in 0..10 {
+        let batch = bench.later(1000 * MS).batch();
+        assert_eq!(names(&batch), "Register a, StatusUpdate b, Register b", "a short outage");
+        bench.done(batch, Outcome::Failed);
+    }
+    bench.push(Heartbeat, "b");
+    let batch = bench.later(1000 * MS).batch();
+    assert_eq!((names(&batch), doubtful(&bench)), ("Register a, Heartbeat b".into(), vec!["b".into()]));
+    assert!(!bench.push(Register, "b"), "is not sent before the comparison");
+    bench.done(batch, Outcome::Done);
+    bench.push(Cancel, "c");
+    let batch = bench.later(500 * MS).batch();
+    assert_eq!(names(&batch), "Cancel c", "the outage is over");
+    bench.done(batch, Outcome::Done);
+    assert!(bench.queue.is_empty() && !bench.queue.is_flushed());
+    let target = Target { app: "ORDERS".into(), id: "b".into() };
+    assert!(bench.queue.settle(&target) && !bench.queue.settle(&target));
+    assert!(bench.queue.is_flushed() && bench.push(Register, "b"));
+}
+
+#[test]
+fn peer_with_only_instances_in_doubt_is_tried_with_empty_batches() {
+    let mut bench = Bench::new(Limits { doubt: Some(Duration::ZERO), ..LIMITS });
+    bench.push(Cancel, "a");
+    let batch = bench.later(500 * MS).batch();
+    bench.done(batch, Outcome::Failed);
+    for outcome in [Outcome::Failed, Outcome::Done] {
+        let batch = bench.later(1000 * MS).batch();
+        assert_eq!(names(&batch), "");
+        bench.done(batch, outcome);
+    }
+    assert_eq!(bench.wait(), None);
+    assert_eq!(bench.queue.doubtful().len(), 1);
+    let target = Target { app: "ORDERS".into(), id: "a".into() };
+    bench.queue.give_up(&target);
+    assert_eq!(bench.queue.counters().overflowed, 1, "a full comparison follows");
+}
+
+#[test]
+fn refused_change_is_compared_if_its_order_matters() {
+    let mut bench = Bench::new(Limits { doubt: Some(Duration::from_secs(10)), ..LIMITS });
+    bench.push(DeleteStatusOverride, "a");
+    bench.push(Register, "b");
+    let batch = bench.later(500 * MS).batch();
+    bench.push(Register, "a");
+    let changes: Vec<_> = batch.iter().map(|task| task.change.clone()).collect();
+    bench.queue.note_refused_batch(&changes);
+    bench.done(batch, Outcome::Done);
+    assert_eq!(bench.queue.doubtful().len(), 1);
+    assert_eq!(bench.wait(), None, "the registration would keep the override");
+}
+
+#[test]
+fn registration_is_sent_after_the_override_changes_that_it_follows() {
+    let mut bench = Bench::new(LIMITS);
+    for action in [Register, StatusUpdate, DeleteStatusOverride, Register] {
+        bench.push(action, "a");
+    }
+    let batch = bench.later(500 * MS).batch();
+    assert_eq!(names(&batch), "StatusUpdate a, DeleteStatusOverride a, Register a");
+}
+
+#[test]
+fn flush_is_over_once_nothing_is_left_or_the_peer_does_not_respond() {
+    let mut bench = Bench::new(LIMITS);
+    bench.push(Cancel, "a");
+    bench.push(Heartbeat, "b");
+    bench.queue.flush();
+    let batch = bench.batch();
+    bench.done(batch, Outcome::Congested);
+    assert!(!bench.queue.is_flush_over(), "the peer may be starting");
+    bench.queue.note_silence();
+    assert!(bench.queue.is_flush_over());
+
+    let mut bench = Bench::new(LIMITS);
+    bench.push(Heartbeat, "b");
+    bench.queue.flush();
+    let batch = bench.batch();
+    bench.done(batch, Outcome::Congested);
+    assert!(bench.queue.is_flush_over(), "only heartbeats are left");
 }
 
 #[test]

@@ -1,0 +1,248 @@
+//! Changes that reach a peer late, after newer ones of the same instance: the newest state wins.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use tower_eureka::model::InstanceStatus::{Down, OutOfService, Unknown, Up};
+
+use crate::network::{Network, Node, SECOND, soon};
+
+const MINUTE: Duration = Duration::from_secs(60);
+const ALL: [&str; 2] = ["a", "b"];
+const OUT: &str = "apps/ORDERS/x/status?value=OUT_OF_SERVICE";
+
+/// Returns status and override of the instance `x`.
+fn state(node: &Node) -> Option<(tower_eureka::model::InstanceStatus, tower_eureka::model::InstanceStatus)> {
+    node.order("x").map(|x| (x.status(), x.overridden_status()))
+}
+
+async fn put(node: &Node, path: &str) {
+    assert_eq!(node.empty("PUT", path).await, StatusCode::OK, "{path}");
+}
+
+async fn delete(node: &Node, path: &str) {
+    assert_eq!(node.empty("DELETE", path).await, StatusCode::OK, "{path}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn instances_that_moved_to_another_node_stay_listed_when_a_partition_ends() {
+    let network = Network::default();
+    let all = ["a", "b", "c"];
+    let [a, b, c] = all.map(|name| network.node(name, &all));
+    soon().await;
+    let ids: Vec<_> = (0..20).map(|n| format!("i{n}")).collect();
+    for id in &ids {
+        a.register(id, 100).await;
+    }
+    soon().await;
+    network.cut("a", "b");
+    network.cut("a", "c");
+    for id in &ids {
+        delete(&a, &format!("apps/ORDERS/{id}")).await;
+    }
+    tokio::time::sleep(5 * SECOND).await;
+    for id in &ids {
+        b.register(id, 200).await;
+    }
+    for _ in 0..8 {
+        for id in &ids {
+            assert_eq!(b.heartbeat(id, 200).await, StatusCode::OK);
+        }
+        tokio::time::sleep(30 * SECOND).await;
+    }
+    network.heal();
+    for second in 0..20 {
+        tokio::time::sleep(SECOND).await;
+        assert_eq!([b.view().len(), c.view().len()], [20, 20], "{second} s after the partition");
+    }
+    assert_eq!(a.view(), b.view());
+}
+
+#[tokio::test(start_paused = true)]
+async fn later_decision_of_an_operator_wins_after_a_partition() {
+    for trial in 0..10 {
+        let network = Network::default();
+        let [a, b] = ALL.map(|name| network.node(name, &ALL));
+        soon().await;
+        a.register("x", 100).await;
+        soon().await;
+        network.cut("a", "b");
+        tokio::time::sleep(Duration::from_millis(1000 + trial * 137)).await;
+        put(&a, OUT).await;
+        let later = if trial % 2 == 0 {
+            tokio::time::sleep(5 * SECOND).await;
+            delete(&a, "apps/ORDERS/x/status?value=UP").await;
+            (OUT, (OutOfService, OutOfService))
+        } else {
+            ("apps/ORDERS/x/status?value=DOWN", (Down, Down))
+        };
+        tokio::time::sleep(40 * SECOND).await;
+        b.heartbeat("x", 100).await;
+        put(&b, later.0).await;
+        tokio::time::sleep(Duration::from_millis(20_000 + trial * 211)).await;
+        network.heal();
+        for _ in 0..4 {
+            tokio::time::sleep(15 * SECOND).await;
+            b.heartbeat("x", 100).await;
+            a.heartbeat("x", 100).await;
+        }
+        assert_eq!([state(&a), state(&b)], [Some(later.1); 2], "trial {trial}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn override_that_a_cancellation_ended_does_not_come_back() {
+    for gap in [100, 1500] {
+        for outage in [0, 5, 30] {
+            let network = Network::default();
+            let [a, b] = ALL.map(|name| network.node(name, &ALL));
+            soon().await;
+            a.register("x", 100).await;
+            put(&a, OUT).await;
+            soon().await;
+            assert_eq!(state(&b), Some((OutOfService, OutOfService)));
+            if outage > 0 {
+                network.kill("b");
+            }
+            delete(&a, "apps/ORDERS/x").await;
+            tokio::time::sleep(Duration::from_millis(gap)).await;
+            a.register("x", 200).await;
+            tokio::time::sleep(outage * SECOND).await;
+            network.host("b", b.router.clone());
+            for _ in 0..6 {
+                tokio::time::sleep(20 * SECOND).await;
+                assert_eq!(a.heartbeat("x", 200).await, StatusCode::OK);
+                assert_eq!([state(&a), state(&b)], [Some((Up, Unknown)); 2], "gap {gap} ms, outage {outage} s");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn registration_after_a_deleted_override_is_sent_after_it() {
+    for outage in [3, 30] {
+        let network = Network::default();
+        let [a, b] = ALL.map(|name| network.node(name, &ALL));
+        soon().await;
+        network.kill("b");
+        a.register("x", 100).await;
+        put(&a, OUT).await;
+        delete(&a, "apps/ORDERS/x/status").await;
+        a.register("x", 200).await;
+        tokio::time::sleep(outage * SECOND).await;
+        network.host("b", b.router.clone());
+        tokio::time::sleep(8 * SECOND).await;
+        assert_eq!([state(&a), state(&b)], [Some((Up, Unknown)); 2], "outage {outage} s");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn deleted_override_stays_deleted_although_a_batch_is_refused() {
+    for trial in 0..10 {
+        let network = Network::default();
+        let [a, b] = ALL.map(|name| network.node(name, &ALL));
+        let refuses = network.refusing_batches(&b, StatusCode::INTERNAL_SERVER_ERROR);
+        soon().await;
+        a.register("x", 100).await;
+        put(&a, OUT).await;
+        tokio::time::sleep(2 * MINUTE + Duration::from_millis(trial * 3000)).await;
+        refuses.set(true);
+        delete(&a, "apps/ORDERS/x/status").await;
+        a.register("x", 200).await;
+        tokio::time::sleep(SECOND).await;
+        refuses.set(false);
+        for _ in 0..10 {
+            a.heartbeat("x", 200).await;
+            tokio::time::sleep(Duration::from_millis(9000 + trial * 700)).await;
+        }
+        assert_eq!([state(&a), state(&b)], [Some((Up, Unknown)); 2], "trial {trial}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn node_that_leaves_sends_its_changes_to_a_peer_that_is_starting() {
+    for status in [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS, StatusCode::BAD_GATEWAY] {
+        let network = Network::default();
+        let [a, b] = ALL.map(|name| network.node(name, &ALL));
+        let refuses = network.refusing_batches(&b, status);
+        soon().await;
+        a.register("x", 100).await;
+        a.register("y", 100).await;
+        soon().await;
+        refuses.set(true);
+        put(&a, OUT).await;
+        delete(&a, "apps/ORDERS/y").await;
+        let starts = async {
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            refuses.set(false);
+        };
+        let (left, ()) = tokio::join!(a.server.leave(5 * SECOND), starts);
+        assert!(left, "{status}");
+        assert_eq!(state(&b), Some((OutOfService, OutOfService)), "{status}");
+        assert!(b.order("y").is_none(), "{status}");
+    }
+}
+
+/// The peer takes batches again, but its lists stay unusable, for example because of a proxy.
+#[tokio::test(start_paused = true)]
+async fn changes_reach_a_peer_that_cannot_be_compared() {
+    let network = Network::default();
+    let [a, b] = ALL.map(|name| network.node(name, &ALL));
+    soon().await;
+    a.register("x", 100).await;
+    soon().await;
+    network.kill("b");
+    put(&a, OUT).await;
+    tokio::time::sleep(30 * SECOND).await;
+    network.only_batches(&b);
+    tokio::time::sleep(2 * MINUTE).await;
+    put(&a, "apps/ORDERS/x/status?value=DOWN").await;
+    soon().await;
+    assert_eq!(state(&b), Some((Down, Down)));
+    delete(&a, "apps/ORDERS/x").await;
+    soon().await;
+    assert_eq!(state(&b), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn instance_cancelled_during_an_outage_is_cancelled_at_the_peer() {
+    let network = Network::default();
+    let [a, b] = ALL.map(|name| network.node(name, &ALL));
+    soon().await;
+    for id in ["x", "y", "z"] {
+        a.register(id, 100).await;
+    }
+    soon().await;
+    network.cut("a", "b");
+    delete(&a, "apps/ORDERS/x").await;
+    delete(&a, "apps/ORDERS/y").await;
+    tokio::time::sleep(MINUTE).await;
+    // Registered for the first time, or again.
+    a.register("new", 100).await;
+    a.register("y", 200).await;
+    network.heal();
+    // A batch without a response comes first.
+    tokio::time::sleep(20 * SECOND).await;
+    assert_eq!(b.view(), a.view());
+    assert_eq!(b.view().len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn node_that_is_not_open_yet_sends_the_changes_of_an_outage() {
+    let network = Network::default();
+    let a = network.node_with("a", &ALL, |setup| setup.node(|node| node.register(false)));
+    a.register("x", 100).await;
+    a.register("y", 100).await;
+    tokio::time::sleep(20 * SECOND).await;
+    let b = network.node("b", &ALL);
+    tokio::time::sleep(3 * SECOND).await;
+    network.kill("b");
+    put(&a, OUT).await;
+    delete(&a, "apps/ORDERS/y").await;
+    tokio::time::sleep(15 * SECOND).await;
+    network.host("b", b.router.clone());
+    tokio::time::sleep(8 * SECOND).await;
+    assert!(!a.server.is_open());
+    assert_eq!(state(&b), Some((OutOfService, OutOfService)));
+    assert!(b.order("y").is_none());
+}
