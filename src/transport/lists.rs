@@ -114,15 +114,15 @@ impl Transport {
 
     /// Fetches a list with the query of lists, or with the fallback query if the server rejects
     /// that one with 403. Returns `true` as well in the second case.
-    pub(super) async fn with_fallback<F: Future<Output = Result<Full, Error>>>(
+    pub(super) async fn with_fallback<T, F: Future<Output = Result<T, Error>>>(
         &self,
         fetch: impl Fn(&str) -> F,
-    ) -> (Result<Full, Error>, bool) {
+    ) -> (Result<T, Error>, bool) {
         match (fetch(&self.list_query).await, self.fallback_query) {
             (Err(error), Some(fallback)) if error.status() == Some(StatusCode::FORBIDDEN.as_u16()) => {
                 (fetch(fallback).await, true)
             }
-            (full, _) => (full, false),
+            (fetched, _) => (fetched, false),
         }
     }
 

@@ -43,7 +43,7 @@ pub(crate) use operations::Replicated;
 pub use operations::{Renewal, Transport};
 pub use request::RequestBody;
 pub(crate) use request::is_overload;
-pub(crate) use resource::Resource;
+pub(crate) use resource::{NotFound, Part, Resource};
 pub(crate) use server_clock::{ResponseDate, ServerClock};
 pub use servers::RegistryServer;
 pub(crate) use stack::HttpStack;

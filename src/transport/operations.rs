@@ -429,7 +429,8 @@ impl Transport {
 
     async fn by_vip(&self, kind: &str, name: &str) -> Result<Applications, Error> {
         let operation = Operation { app: Some(name), ..Operation::new("fetch VIP", Method::GET) };
-        let operation = operation.path(format!("{kind}/{}", segment(name))).accept_not_found();
+        // Servers respond to an unknown VIP address with 200 and an empty list.
+        let operation = operation.path(format!("{kind}/{}", segment(name)));
         self.read(operation, Applications::from_json).await.map(Option::unwrap_or_default)
     }
 

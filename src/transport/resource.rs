@@ -14,6 +14,9 @@ use super::request::{Operation, segment};
 use crate::error::Error;
 use crate::model::{DecodeError, DecodedList, Known};
 
+/// VIP address that no instance has.
+const UNUSED_VIP: &str = "tower-eureka-unused";
+
 /// Part of the registry that one request fetches.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Resource {
@@ -39,7 +42,48 @@ impl Resource {
             Self::SecureVip(_) => ("fetch secure VIP", "svips"),
         };
         let operation = Operation { app: Some(self.name()), ..Operation::new(operation, Method::GET) };
-        operation.path(format!("{path}/{}", segment(self.name()))).accept_not_found().list(list)
+        let operation = operation.path(format!("{path}/{}", segment(self.name()))).list(list);
+        // Servers respond to an unknown VIP address with 200 and an empty list.
+        if matches!(self, Self::App(_)) { operation.accept_not_found() } else { operation }
+    }
+}
+
+/// Response to a request for a part of the registry.
+#[derive(Debug)]
+pub(crate) enum Part {
+    Listed(Full),
+    /// The status is 404: the registry has no instance of the application, or the server is no
+    /// registry.
+    NotFound(Box<NotFound>),
+}
+
+/// Response 404.
+#[derive(Debug)]
+pub(crate) struct NotFound {
+    /// Empty list, if the server is a registry.
+    empty: Fetched,
+    /// Error, if it is none.
+    error: Error,
+}
+
+impl NotFound {
+    /// Returns the service URL without credentials.
+    pub(crate) fn server(&self) -> &Arc<str> {
+        self.empty.origin.url()
+    }
+
+    pub(crate) fn into_error(self) -> Error {
+        self.error
+    }
+}
+
+impl Part {
+    /// Returns the list, which is empty for a 404 of a registry.
+    pub(crate) fn into_list(self) -> Full {
+        match self {
+            Self::Listed(full) => full,
+            Self::NotFound(not_found) => Full::Changed(not_found.empty),
+        }
     }
 }
 
@@ -49,8 +93,8 @@ impl Transport {
     /// responded. Instances that are `held` are not decoded again. Lists that may be fetched at the
     /// same time, `concurrent` ones, share the memory.
     ///
-    /// A 404 is an empty list: the registry has no instance of the application. Servers in Tomcat
-    /// send a page with it. No server responds so for a VIP address, so a page comes from a proxy.
+    /// Registries respond to an unknown application with 404, those in Tomcat with a page. So do
+    /// proxies and other applications, which the response does not tell apart.
     pub(crate) async fn resource(
         &self,
         resource: &Resource,
@@ -58,7 +102,7 @@ impl Transport {
         race: Option<Duration>,
         held: &Known,
         concurrent: usize,
-    ) -> Result<Full, Error> {
+    ) -> Result<Part, Error> {
         let is_application = matches!(resource, Resource::App(_));
         let body = ListBody { known: held.clone(), is_application, concurrent };
         let options = SendOptions { race: race.map(Race::list), ..self.options() };
@@ -69,25 +113,34 @@ impl Transport {
         self.with_fallback(fetch).await.0
     }
 
-    async fn list(&self, operation: Operation<'_>, options: SendOptions, is_application: bool) -> Result<Full, Error> {
+    /// Fetches the list of a VIP address that no instance has. It is small, and proves that the
+    /// server is a registry.
+    pub(crate) async fn proof(&self) -> Result<Full, Error> {
+        match self.resource(&Resource::Vip(UNUSED_VIP.into()), None, None, &Known::default(), 1).await? {
+            Part::Listed(full) => Ok(full),
+            Part::NotFound(not_found) => Err(not_found.into_error()),
+        }
+    }
+
+    async fn list(&self, operation: Operation<'_>, options: SendOptions, is_application: bool) -> Result<Part, Error> {
+        let subject = operation.subject();
         self.send(operation, options, |server, response| {
-            let origin = Origin::new(server, &response);
+            let (server, origin) = (server.clone(), Origin::new(server, &response));
             async move {
                 if response.status == StatusCode::NOT_MODIFIED {
-                    return Ok(Full::Unchanged(origin, response.requested));
+                    return Ok(Part::Listed(Full::Unchanged(origin, response.requested)));
                 }
                 let head = Fetched::head(origin, &response);
                 if response.status == StatusCode::NOT_FOUND {
-                    if response.is_markup() && !is_application {
-                        return Err(InvalidResponse::Markup(response.content_type().to_owned()));
-                    }
-                    return Ok(Full::Changed(Fetched { digest: None, etag: None, ..head }));
+                    let empty = Fetched { digest: None, etag: None, ..head };
+                    let error = response.error(subject, &server);
+                    return Ok(Part::NotFound(Box::new(NotFound { empty, error })));
                 }
                 let DecodedList { list, skipped } = response.into_list()?;
                 if is_application && list.applications.is_empty() {
                     return Err(InvalidResponse::NotEureka(DecodeError::without_application()));
                 }
-                Ok(Full::Changed(Fetched { list, skipped, ..head }))
+                Ok(Part::Listed(Full::Changed(Fetched { list, skipped, ..head })))
             }
         })
         .await

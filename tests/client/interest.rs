@@ -19,6 +19,7 @@ use crate::common::{Asked, REFRESH, Reply, SOON, Scripted, delta, down, ids, ins
 use crate::remote_regions::{self, REMOTE, uses_regions_in_their_order};
 
 const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
 /// Time for which a server keeps changes.
 const KEPT: Duration = Duration::from_secs(180);
 
@@ -387,10 +388,10 @@ async fn pages_of_a_proxy_with_404_leave_all_instances() {
         let _by_name = client.discover("other2").unwrap();
         sleep(SOON).await;
         registry.state.lock().unwrap().is_lost = true;
-        sleep(20 * REFRESH).await;
+        sleep(HOUR).await;
         assert_eq!(selections.clone().map(|selection| ids(&client, selection).len()), [4, 1]);
         assert_eq!(ids(&client, "other2"), ["x2"]);
-        assert!(client.status().error().is_some(), "no registry has a page for a VIP address");
+        assert!(client.status().error().is_some(), "no registry responds with 404 to a VIP address");
     }
 }
 
@@ -430,10 +431,10 @@ async fn registry_whose_deltas_fail_or_are_off_is_ready_without_any_name() {
             _ => Reply::Json(list(&fleet())),
         });
         let client = registry.client().interest(Interest::Used).delta(reply.is_some()).build().unwrap();
-        timeout(SOON, client.ready()).await.expect("a full list proves the server").unwrap();
+        timeout(SOON, client.ready()).await.expect("a list proves the server").unwrap();
         sleep(10 * REFRESH).await;
         let lines = registry.lines();
-        assert_eq!(lines.iter().filter(|line| *line == "GET /apps/").count(), 1, "{lines:?}");
+        assert_eq!(lines.iter().filter(|line| line.contains("/vips/")).count(), 1, "{lines:?}");
         assert!(reply.is_some() || lines.len() == 1, "{lines:?}");
         assert_eq!(client.ready_for("orders").await.unwrap().len(), 4);
     }

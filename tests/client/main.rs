@@ -25,6 +25,7 @@ mod interest;
 #[cfg(feature = "dns")]
 #[path = "../support/name_server.rs"]
 mod name_server;
+mod not_found;
 mod offline;
 mod options;
 mod overrides;

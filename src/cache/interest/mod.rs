@@ -15,6 +15,7 @@ mod heap;
 mod list;
 mod merge;
 mod plan;
+mod proof;
 mod used;
 mod whole;
 

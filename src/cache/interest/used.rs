@@ -10,6 +10,7 @@ use super::Interests;
 use super::cost::{self, Cost, OVERHEAD};
 use super::list::List;
 use super::merge::Merged;
+use super::proof::Proof;
 use crate::cache::progress::{DeltaUse, FetchOutcome, InterestUse, Report};
 use crate::cache::refresher::{OFFLOAD_INSTANCES, Refresher};
 use crate::cache::refusals::{Refusals, is_overload};
@@ -20,7 +21,7 @@ use crate::model::{Applications, Known};
 use crate::panics::catch_panic;
 use crate::sync::offload;
 use crate::time::{Backoff, Moment, jittered, lengthened};
-use crate::transport::{Fetched, Full, Resource, Transport};
+use crate::transport::{Fetched, Full, Part, Resource, Transport};
 
 /// Maximum number of lists that are fetched at the same time.
 const MAX_FETCHES: usize = 8;
@@ -59,8 +60,7 @@ pub(crate) struct UsedRefresher {
     has_others: bool,
     /// Number of servers that were left since they listed nothing.
     left_empty: usize,
-    /// True after a list of the registry, which proves that the server is one.
-    has_proof: bool,
+    pub(super) proof: Proof,
     /// False if the latest refresh needed no request.
     has_asked: bool,
     backoff: Backoff,
@@ -73,7 +73,7 @@ pub(crate) struct UsedRefresher {
     response_clock: Instant,
     /// List that was saved earlier.
     pub(super) restored: Applications,
-    report: Report,
+    pub(super) report: Report,
 }
 
 /// Refresh of the whole registry, and its last result.
@@ -83,6 +83,9 @@ pub(super) struct Whole {
     /// Time of the last response.
     pub(super) at: Moment,
 }
+
+/// Request for a list that has ended: its resource, beginning and result.
+pub(super) type Finished = (Resource, Instant, Result<Part, Error>);
 
 /// Receiver of snapshots in the middle of a refresh.
 pub(crate) trait Publish: Fn(Snapshot) + Send + Sync {}
@@ -109,7 +112,7 @@ impl UsedRefresher {
             overloaded: false,
             has_others: false,
             left_empty: 0,
-            has_proof: false,
+            proof: Proof::default(),
             has_asked: false,
             backoff: Backoff::new(Duration::from_secs(1).min(interval), interval),
             has_responded: false,
@@ -191,6 +194,7 @@ impl UsedRefresher {
     /// Not cancel safe, as [`Refresher::next`].
     pub(crate) async fn next(&mut self, publish: &impl Publish) -> (Result<Snapshot, Error>, Duration) {
         self.report = Report::default();
+        self.proof.begin();
         let is_due = Instant::now() >= self.next_at;
         if self.whole.is_some() {
             self.has_asked = is_due;
@@ -304,14 +308,11 @@ impl UsedRefresher {
         let fetched = self.lists.iter().filter(|(_, list)| list.updated.is_some());
         let mut outdated: VecDeque<_> = fetched.map(|(resource, _)| resource.clone()).collect();
         self.is_delta_used = false;
-        if self.lists.is_empty() && !self.uses_deltas() {
-            if !self.has_proof {
+        if !self.is_delta_cheaper() || self.refusals.are_deltas_off() {
+            // Without any name and delta, nothing else shows that the registry responds.
+            if self.lists.is_empty() && (self.uses_deltas() || !self.proof.exists()) {
                 self.prove().await?;
             }
-            return Ok(outdated);
-        }
-        // Without any name, the delta is the only sign that the registry responds.
-        if !self.is_delta_cheaper() || self.refusals.are_deltas_off() && !self.lists.is_empty() {
             return Ok(outdated);
         }
         let Some(delta) = self.fetch_delta().await? else { return Ok(outdated) };
@@ -337,7 +338,7 @@ impl UsedRefresher {
     /// they are preferred unless they change so often that they are mostly sent completely.
     fn is_delta_cheaper(&self) -> bool {
         if self.lists.is_empty() {
-            return true;
+            return self.uses_deltas();
         }
         let bodies: u64 = self.lists.values().map(|list| list.mean).sum();
         let delta = self.cost.delta_size().unwrap_or(0);
@@ -365,12 +366,15 @@ impl UsedRefresher {
             }
         };
         self.refusals.ended();
-        match delta {
-            None if self.lists.is_empty() && !self.has_proof => self.prove().await?,
+        match &delta {
+            Some(delta) => {
+                self.proof.add(&delta.origin);
+                self.responded();
+            }
+            // A proxy may have responded. The lists show whether the registry responds.
+            None if self.lists.is_empty() => self.prove().await?,
             None => {}
-            Some(_) => self.has_proof = true,
         }
-        self.responded();
         // Without a version nothing tells whether the server was restarted.
         let delta = delta.filter(|delta| delta.list.version.is_some_and(|version| version != -1));
         let Some(delta) = delta else {
@@ -398,13 +402,11 @@ impl UsedRefresher {
             return Err(error);
         }
         if self.lists.is_empty() {
-            if is_overload || self.has_proof && !is_rejected {
+            if is_overload || self.proof.exists() && !is_rejected {
                 return Err(error);
             }
             // Nothing but a list tells whether the server is a registry.
-            if !self.has_proof {
-                self.prove().await?;
-            }
+            self.prove().await?;
         } else if is_overload && !(was_refused && self.are_lists_smaller()) {
             if !self.refusals.is_full_due() {
                 return Err(error);
@@ -423,22 +425,6 @@ impl UsedRefresher {
     fn are_lists_smaller(&self) -> bool {
         let lists: u64 = self.lists.values().map(|list| list.received + OVERHEAD).sum();
         self.cost.delta_size().is_some_and(|delta| lists <= delta + OVERHEAD)
-    }
-
-    /// Fetches the whole registry once, since a delta that fails may come from any server.
-    async fn prove(&mut self) -> Result<(), Error> {
-        let began = Instant::now();
-        match self.transport.full(None, None, &Known::default()).await {
-            Ok(Full::Changed(fetched)) => self.report.fetched(FetchOutcome::Full, began, &fetched),
-            Ok(Full::Unchanged(origin, _)) => self.report.unchanged(began, origin.url()),
-            Err(error) => {
-                self.report.failed(began, &error);
-                return Err(error);
-            }
-        }
-        self.has_proof = true;
-        self.responded();
-        Ok(())
     }
 
     /// Sets whether the registry lists any instance by a delta. An empty list then does not mean an
@@ -460,6 +446,7 @@ impl UsedRefresher {
     pub(super) async fn fetch(&mut self, mut due: VecDeque<Resource>, publish: &impl Publish) -> Result<(), Error> {
         let (mut running, mut asked) = (JoinSet::new(), BTreeSet::new());
         let (mut failed, mut first_error, mut has_fetched) = (BTreeMap::new(), None, false);
+        let (mut unproved, mut decided) = (Vec::new(), VecDeque::new());
         loop {
             if self.plan() {
                 // Restored instances are used at once.
@@ -493,23 +480,33 @@ impl UsedRefresher {
                     running.spawn(fetch_list(transport, resource, list.known_etag(), (held, concurrent), race));
                 }
             }
-            let finished = tokio::select! {
-                finished = running.join_next() => finished,
-                () = self.interests.fresh(), if !running.is_empty() => continue,
+            let finished = match decided.pop_front() {
+                Some(decided) => Some(Ok(decided)),
+                None => tokio::select! {
+                    finished = running.join_next() => finished,
+                    () = self.interests.fresh(), if !running.is_empty() => continue,
+                },
             };
-            let Some(finished) = finished else { break };
             let (resource, began, fetched) = match finished {
-                Ok(finished) => finished,
-                Err(ended) => {
+                Some(Ok(finished)) => finished,
+                None if unproved.is_empty() => break,
+                None => {
+                    decided = self.decide(std::mem::take(&mut unproved)).await;
+                    continue;
+                }
+                Some(Err(ended)) => {
                     let error = Error::new(Kind::Call, "fetch registry").cause(ended.to_string());
                     first_error.get_or_insert(error);
                     continue;
                 }
             };
             match fetched {
-                Ok(full) => {
+                Ok(Part::NotFound(not_found)) if !self.proof.covers(not_found.server()) => {
+                    unproved.push((resource, began, not_found));
+                }
+                Ok(part) => {
                     has_fetched = true;
-                    let is_new = self.apply(&resource, began, full).await;
+                    let is_new = self.apply(&resource, began, part.into_list()).await;
                     self.learn_spellings();
                     if is_new {
                         self.mark_fetched(&failed);
@@ -535,18 +532,19 @@ impl UsedRefresher {
         self.responded();
         let instances = match &full {
             Full::Unchanged(origin, _) => {
+                self.proof.add(origin);
                 self.report.unchanged(began, origin.url());
                 self.cost.add(0);
                 0
             }
             Full::Changed(fetched) => {
+                self.proof.add(&fetched.origin);
                 self.report.fetched(FetchOutcome::Full, began, fetched);
                 self.cost.add(fetched.received);
                 fetched.list.len()
             }
         };
         let now = self.response_clock;
-        self.has_proof = true;
         let Some(known) = self.lists.get_mut(resource) else { return false };
         // If this panics, the instances remain.
         let rest = known.without_list();
@@ -616,7 +614,7 @@ impl UsedRefresher {
     }
 
     /// Advances the response clock by the time since the last refresh, at most by one interval.
-    fn responded(&mut self) {
+    pub(super) fn responded(&mut self) {
         let now = Instant::now();
         self.has_responded = true;
         self.response_clock += now.duration_since(self.last_refresh).min(self.config.fetch_interval);
@@ -634,7 +632,7 @@ async fn fetch_list(
     known: Option<HeaderValue>,
     (held, concurrent): (Known, usize),
     race: Option<Duration>,
-) -> (Resource, Instant, Result<Full, Error>) {
+) -> Finished {
     let began = Instant::now();
     let fetched = transport.resource(&resource, known.as_ref(), race, &held, concurrent).await;
     (resource, began, fetched)
