@@ -39,8 +39,7 @@ impl Held {
 
     /// Returns the duration of the instance's lease.
     pub(super) fn lease(&self) -> Duration {
-        let seconds = self.instance.lease.map_or(0, |lease| lease.duration_secs.max(0).unsigned_abs());
-        Duration::from_secs(seconds.into())
+        lease_of(&self.instance)
     }
 
     /// Returns `true` if the rule confirms that the instance disappeared.
@@ -50,4 +49,10 @@ impl Held {
             || rule.responses.is_some_and(|responses| self.responses >= responses)
             || rule.servers.is_some_and(|servers| self.servers.len() >= servers as usize)
     }
+}
+
+/// Returns the duration of an instance's lease.
+pub(super) fn lease_of(instance: &Instance) -> Duration {
+    let seconds = instance.lease.map_or(0, |lease| lease.duration_secs.max(0).unsigned_abs());
+    Duration::from_secs(seconds.into())
 }

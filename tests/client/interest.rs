@@ -594,6 +594,63 @@ async fn name_that_is_used_again_has_its_last_list_while_the_registry_is_away() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn name_that_is_used_again_after_hours_has_no_old_instance() {
+    for registry in
+        [Registry::new(fleet()), Registry::new(fleet()).with_etags(), Registry::new(fleet()).without_deltas()]
+    {
+        let client = registry.client();
+        client.preload(["other1"]).unwrap();
+        for name in ["orders", "other2"] {
+            drop(client.discover(name).unwrap());
+        }
+        sleep(HOUR).await;
+        assert_eq!(client.snapshot().applications().count(), 1);
+        ["a", "b", "c", "d", "x2"].iter().for_each(|id| registry.cancel(id));
+        registry.put(instance("orders", "e"));
+        sleep(HOUR).await;
+        let mut events = client.events();
+        let streams = ["orders", "other2"].map(|name| client.discover(name).unwrap());
+        sleep(SOON).await;
+        assert_eq!((ids(&client, "orders"), ids(&client, "other2")), (vec!["e".into()], Vec::<String>::new()));
+        let mut added = Vec::new();
+        while let Ok(Some(event)) = timeout(SECOND, events.next()).await {
+            if let RegistryEvent::Added(instance) = event {
+                added.push(instance.id().to_owned());
+            }
+        }
+        assert_eq!(added, ["e", "x1"], "those in use at the start are reported as well");
+        drop(streams);
+        sleep(HOUR).await;
+        registry.state.lock().unwrap().is_down = true;
+        let _again = client.discover("other2").unwrap();
+        sleep(2 * REFRESH).await;
+        assert_eq!(ids(&client, "other2"), [""; 0], "it had left");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn name_that_is_used_again_after_hours_has_its_last_list_until_the_registry_is_back() {
+    for is_failing in [true, false] {
+        let registry = Registry::new(fleet());
+        let client = registry.client();
+        drop(client.discover("orders").unwrap());
+        sleep(2 * HOUR).await;
+        registry.state.lock().unwrap().is_down = true;
+        if is_failing {
+            sleep(2 * REFRESH).await;
+        }
+        let _again = client.discover("orders").unwrap();
+        sleep(SOON).await;
+        assert_eq!(ids(&client, "orders").len(), 4, "while the registry is away");
+        registry.forget(&["a", "b", "c", "d"]);
+        registry.put(instance("orders", "e"));
+        registry.state.lock().unwrap().is_down = false;
+        sleep(2 * REFRESH).await;
+        assert_eq!(ids(&client, "orders"), ["e"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn many_names_of_a_small_registry_are_fetched_together_until_few_are_left() {
     let three = |app: u32| (0..3).map(move |n| instance(&format!("app{app}"), &format!("i{app}-{n}")));
     let registry = Registry::new((0..100).flat_map(three)).with_etags();

@@ -24,7 +24,7 @@ fn three_of_a_hundred_applications_take_at_most_twice_the_heap_of_a_registry_of_
     let used = allocation_counter::measure(|| {
         let lists = names.iter().zip(&bodies).map(|(name, body)| {
             let resource = Resource::App(name.as_str().into());
-            let mut list = List::restored(&offline, &resource, &Applications::default());
+            let mut list = List::restored(&offline, &resource, &[]);
             list.local.apply_full(&Applications::from_json(body).unwrap(), 0, None, now);
             list.snapshot = list.local.snapshot();
             list

@@ -1,9 +1,11 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderValue;
 use tokio::time::Instant;
 
 use crate::cache::continuity::Continuity;
+use crate::cache::held::lease_of;
 use crate::cache::local_copy::LocalCopy;
 use crate::cache::lookup::equals_upper;
 use crate::cache::snapshot::Snapshot;
@@ -17,6 +19,8 @@ use crate::transport::{Fetched, Full, Resource};
 pub(super) struct List {
     pub(super) local: LocalCopy,
     pub(super) snapshot: Snapshot,
+    /// Old instances, which are used if the first fetch fails.
+    old: Option<Snapshot>,
     pub(super) continuity: Continuity,
     /// `ETag` of the last list, and the number of changes of the copy at that time.
     etag: Option<(HeaderValue, u64)>,
@@ -34,6 +38,7 @@ impl List {
         Self {
             local: LocalCopy::new(offline),
             snapshot: Snapshot::default(),
+            old: None,
             continuity: Continuity::new(),
             etag: None,
             updated: None,
@@ -43,15 +48,43 @@ impl List {
         }
     }
 
-    /// Returns a list that begins with the instances of a list that was saved earlier.
-    pub(super) fn restored(offline: &OfflineConfig, resource: &Resource, saved: &Applications) -> Self {
+    /// Returns a list that begins with instances that were fetched earlier.
+    ///
+    /// Those that would not be held so long are old: nothing is known about them but that there
+    /// were such instances. They are used only if the first fetch fails.
+    pub(super) fn restored(offline: &OfflineConfig, resource: &Resource, earlier: &[Earlier]) -> Self {
+        let select = |is_used: &dyn Fn(&Instance, Duration) -> bool| {
+            let of_application = |Earlier { application, fetched }: &Earlier| {
+                let age = fetched.elapsed();
+                let is_used = |i: &Arc<Instance>| lists(resource, &application.name, i) && is_used(i, age);
+                part(application, |instance| is_used(instance).then(|| instance.clone()))
+            };
+            let applications = earlier.iter().filter_map(of_application).collect();
+            Applications { version: None, hash: None, applications }
+        };
+        let is_recent = |instance: &Instance, age| {
+            let lease = lease_of(instance);
+            age <= offline.disappearance.hold_of(lease).max(lease)
+        };
+        let (all, recent) = (select(&|_, _| true), select(&is_recent));
         let mut list = Self::new(offline);
-        let part = part(saved, |app, instance| lists(resource, app, instance).then(|| instance.clone()));
-        if !part.applications.is_empty() {
-            list.local.restore(&part);
+        if recent.len() < all.len() {
+            let mut copy = LocalCopy::new(offline);
+            copy.restore(&all);
+            list.old = Some(copy.snapshot());
+        }
+        if recent.len() > 0 {
+            list.local.restore(&recent);
             list.snapshot = list.local.snapshot();
         }
         list
+    }
+
+    /// Uses old instances, since the list could not be fetched.
+    pub(super) fn use_old(&mut self) {
+        if let Some(old) = self.old.take().filter(|_| self.updated.is_none()) {
+            self.snapshot = old;
+        }
     }
 
     /// Returns a list with the same instances that must be fetched completely.
@@ -59,6 +92,7 @@ impl List {
         Self {
             local: self.local.without_list(),
             snapshot: self.snapshot.clone(),
+            old: self.old.clone(),
             continuity: Continuity::new(),
             etag: None,
             ..*self
@@ -115,13 +149,16 @@ impl List {
     /// Returns the entries of a delta that concern the resource. An instance that has lost the VIP
     /// address is an entry that deletes it.
     fn part_of(&self, resource: &Resource, delta: &Applications) -> Applications {
-        part(delta, |app, instance| {
+        let entry = |app: &str, instance: &Arc<Instance>| {
             if lists(resource, app, instance) {
                 return Some(instance.clone());
             }
             self.snapshot.instance(app, instance.id())?;
             Some(Arc::new(Instance { action: Some(ActionType::Deleted), ..Instance::clone(instance) }))
-        })
+        };
+        let applications = delta.applications.iter();
+        let applications = applications.filter_map(|app| part(app, |instance| entry(&app.name, instance))).collect();
+        Applications { version: None, hash: None, applications }
     }
 
     /// Returns the `ETag` of the list, unless a delta has changed the copy since then.
@@ -152,15 +189,29 @@ impl List {
     }
 }
 
-/// Returns the entries of a list, by their applications. Applications without an entry are left
-/// out.
-fn part(list: &Applications, entry: impl Fn(&str, &Arc<Instance>) -> Option<Arc<Instance>>) -> Applications {
-    let part = |application: &Arc<Application>| {
-        let entries = application.instances.iter().filter_map(|instance| entry(&application.name, instance));
-        let instances: Vec<_> = entries.collect();
-        (!instances.is_empty()).then(|| Arc::new(Application { name: application.name.clone(), instances }))
-    };
-    Applications { version: None, hash: None, applications: list.applications.iter().filter_map(part).collect() }
+/// Application of a list that was fetched earlier.
+#[derive(Debug)]
+pub(super) struct Earlier {
+    pub(super) application: Arc<Application>,
+    /// Time of the last response for the list, or the time at which it was read from a file.
+    pub(super) fetched: Moment,
+}
+
+impl Earlier {
+    /// Returns `true` if an instance of the application is part of the resource.
+    pub(super) fn is_listed(&self, resource: &Resource) -> bool {
+        let application = &self.application;
+        application.instances.iter().any(|instance| lists(resource, &application.name, instance))
+    }
+}
+
+/// Returns the entries of an application. `None` if there are none.
+fn part(
+    application: &Application,
+    entry: impl Fn(&Arc<Instance>) -> Option<Arc<Instance>>,
+) -> Option<Arc<Application>> {
+    let instances: Vec<_> = application.instances.iter().filter_map(entry).collect();
+    (!instances.is_empty()).then(|| Arc::new(Application { name: application.name.clone(), instances }))
 }
 
 /// Returns `true` if the server lists the instance under the resource. Servers compare VIP

@@ -3,13 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::list::List;
+use super::list::{Earlier, List};
 use super::used::UsedRefresher;
 use super::{Name, oldest};
 use crate::cache::lookup::Lookup;
 use crate::config::Interest;
 use crate::error::Error;
-use crate::model::Application;
 use crate::transport::Resource;
 
 /// Maximum number of applications that are kept for names that are not used any more.
@@ -24,14 +23,18 @@ impl UsedRefresher {
         self.lists.retain(|resource, list| {
             let is_needed = needed.contains(resource);
             if !is_needed {
-                remember(&mut self.restored.applications, list);
+                remember(&mut self.restored, resource, list);
             }
             is_needed
         });
         let mut has_restored = false;
         for resource in needed {
             if !self.lists.contains_key(&resource) {
-                let list = List::restored(&self.offline, &resource, &self.restored);
+                let mut list = List::restored(&self.offline, &resource, &self.restored);
+                if !self.has_responded || self.failing_since.is_some() {
+                    // The first fetch may take longer than calls wait.
+                    list.use_old();
+                }
                 has_restored |= !list.is_empty();
                 self.lists.insert(resource, list);
             }
@@ -136,11 +139,13 @@ impl UsedRefresher {
 }
 
 /// Keeps the instances of a list whose names are not used any more. A name that is used again has
-/// them until it is fetched.
-fn remember(restored: &mut Vec<Arc<Application>>, list: &List) {
+/// them until it is fetched. A list that was never fetched is no news.
+fn remember(restored: &mut Vec<Earlier>, resource: &Resource, list: &List) {
+    let Some(fetched) = list.updated else { return };
+    restored.retain(|known| !known.is_listed(resource));
     for application in list.snapshot.applications().filter(|application| !application.instances.is_empty()) {
-        restored.retain(|known| known.name != application.name);
-        restored.push(application.clone());
+        restored.retain(|known| known.application.name != application.name);
+        restored.push(Earlier { application: application.clone(), fetched });
     }
     restored.drain(..restored.len().saturating_sub(MAX_REMEMBERED));
 }

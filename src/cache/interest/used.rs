@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::Interests;
 use super::cost::{self, Cost, OVERHEAD};
-use super::list::List;
+use super::list::{Earlier, List};
 use super::merge::Merged;
 use super::proof::Proof;
 use crate::cache::progress::{DeltaUse, FetchOutcome, InterestUse, Report};
@@ -64,15 +64,15 @@ pub(crate) struct UsedRefresher {
     /// False if the latest refresh needed no request.
     has_asked: bool,
     backoff: Backoff,
-    has_responded: bool,
-    failing_since: Option<Instant>,
+    pub(super) has_responded: bool,
+    pub(super) failing_since: Option<Instant>,
     /// Time of the next refresh of all names.
     pub(super) next_at: Instant,
     pub(super) last_refresh: Instant,
     /// Clock that runs only while the registry responds. Held instances expire by it.
     response_clock: Instant,
-    /// List that was saved earlier.
-    pub(super) restored: Applications,
+    /// Lists that were fetched earlier, by this process or by the one that saved them.
+    pub(super) restored: Vec<Earlier>,
     pub(super) report: Report,
 }
 
@@ -120,14 +120,16 @@ impl UsedRefresher {
             next_at: now,
             last_refresh: now,
             response_clock: now,
-            restored: Applications::default(),
+            restored: Vec::new(),
             report: Report::default(),
         }
     }
 
     /// Takes over a list that was saved earlier. Names have its instances until they are fetched.
     pub(crate) fn restore(&mut self, list: Applications) -> Snapshot {
-        self.restored = list;
+        let fetched = Moment::now();
+        let earlier = |application| Earlier { application, fetched };
+        self.restored = list.applications.into_iter().map(earlier).collect();
         self.plan();
         self.snapshot()
     }
@@ -515,6 +517,9 @@ impl UsedRefresher {
                 }
                 Err(error) => {
                     self.report.failed(began, &error);
+                    if let Some(list) = self.lists.get_mut(&resource) {
+                        list.use_old();
+                    }
                     failed.insert(resource, Arc::new(error.without_source()));
                     first_error.get_or_insert(error);
                 }

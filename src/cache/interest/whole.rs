@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::cost::Sizes;
+use super::list::Earlier;
 use super::used::{Publish, UsedRefresher, Whole};
 use crate::cache::mirror::is_among;
 use crate::cache::refresher::Refresher;
@@ -122,7 +123,8 @@ impl UsedRefresher {
         self.last_refresh = Instant::now();
         // The lists begin with the instances in use, so that missing ones are held.
         let fixed = &self.config.offline.instances;
-        let known = list_of(whole.snapshot.applications().filter(|application| !is_among(fixed, application)));
+        let known = whole.snapshot.applications().filter(|application| !is_among(fixed, application));
+        let known = known.map(|application| Earlier { application: application.clone(), fetched: whole.at }).collect();
         let saved = std::mem::replace(&mut self.restored, known);
         // Nothing is published until all names were fetched.
         let fetched = catch_panic(self.fetch(VecDeque::new(), &|_| {})).await;
