@@ -64,9 +64,9 @@ impl Serve {
             Ok::<_, String>((bind(&traffic).await?, management))
         };
         // The lookup of a host name may take long.
-        let (listener, management) = tokio::select! {
-            bound = binding => bound?,
-            signal = signals.stop() => {
+        let (listener, management) = match signals.while_starting(binding).await {
+            Ok(bound) => bound?,
+            Err(signal) => {
                 tracing::info!(signal = signal.name, "stopped before listening");
                 return Ok(Ended::HandedOver);
             }

@@ -50,7 +50,7 @@ impl Signals {
     /// Not safe to cancel: a dropped future may lose a signal.
     pub(crate) async fn first(&mut self) -> Signal {
         let first = self.inner.next().await;
-        if first.name == HANG_UP && !self.has_terminal {
+        if self.is_reload(first) {
             return Signal::Reload;
         }
         let together = async {
@@ -62,13 +62,31 @@ impl Signals {
         Signal::Stop(first)
     }
 
-    /// Completes after the first signal that stops the server.
-    pub(crate) async fn stop(&mut self) -> Received {
+    /// Waits for a step of the start. Returns the signal if one stops the server first.
+    ///
+    /// A signal that arrives once the step is complete remains for [`first`](Self::first).
+    pub(crate) async fn while_starting<T>(&mut self, step: impl Future<Output = T>) -> Result<T, Received> {
+        tokio::select! {
+            biased;
+            signal = self.stop() => Err(signal),
+            done = step => Ok(done),
+        }
+    }
+
+    /// Completes at the first signal that stops the server.
+    ///
+    /// Safe to cancel: a dropped future has received no such signal.
+    async fn stop(&mut self) -> Received {
         loop {
-            if let Signal::Stop(signal) = self.first().await {
+            let signal = self.inner.next().await;
+            if !self.is_reload(signal) {
                 return signal;
             }
         }
+    }
+
+    fn is_reload(&self, signal: Received) -> bool {
+        signal.name == HANG_UP && !self.has_terminal
     }
 
     /// Completes at the next signal other than SIGHUP, which is ignored: shells and the kernel send
@@ -157,5 +175,32 @@ impl Inner {
             std::future::pending::<()>().await;
         }
         Received { name: "Ctrl-C", number: 2 }
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::process::Command;
+
+    use tokio::signal::unix::{SignalKind, signal};
+    use tokio::task::yield_now;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn signal_during_a_step_that_completes_next_stops_the_start() {
+        let mut signals = Signals::listen().unwrap();
+        let mut received = signal(SignalKind::terminate()).unwrap();
+        let step = async {
+            let killed = Command::new("kill").args(["-TERM", &std::process::id().to_string()]).status().unwrap();
+            assert!(killed.success());
+            // A paused clock stands still while there is something to do.
+            tokio::select! {
+                _ = received.recv() => {}
+                () = async { loop { yield_now().await } } => {}
+            }
+            yield_now().await;
+        };
+        assert_eq!(signals.while_starting(step).await, Err(Received { name: "SIGTERM", number: 15 }));
     }
 }
