@@ -110,6 +110,8 @@ mod metrics;
 mod panics;
 #[cfg(feature = "client")]
 pub mod register;
+#[cfg(any(feature = "tls", feature = "server"))]
+mod regular_file;
 #[cfg(feature = "reqwest")]
 #[cfg_attr(docsrs, doc(cfg(feature = "reqwest")))]
 pub mod reqwest;

@@ -1,4 +1,3 @@
-use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -11,6 +10,7 @@ use tokio_rustls::rustls::{ClientConfig, Error as TlsError, RootCertStore};
 
 use super::store::Store;
 use crate::error::{Error, Kind};
+use crate::regular_file;
 
 /// Maximum size of a file in bytes.
 const MAX_SIZE: u64 = 10 << 20;
@@ -189,7 +189,7 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
         error.advice("check the path and the permissions of the file")
     };
     let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(MAX_SIZE + 1).read_to_end(&mut bytes));
+    let read = regular_file::open(path).and_then(|file| file.take(MAX_SIZE + 1).read_to_end(&mut bytes));
     read.map_err(|e: io::Error| unreadable(e.to_string()).with_source(e))?;
     if bytes.len() as u64 > MAX_SIZE {
         return Err(unreadable("it is larger than 10 MiB".into()));

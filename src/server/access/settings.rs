@@ -12,6 +12,7 @@ use super::password::Password;
 use super::pattern::{Grant, Wild};
 use super::policy::{CertificateRule, Credential, Row};
 use crate::config::names::nearest_within;
+use crate::regular_file;
 use crate::untrusted::Excerpt;
 
 /// Failed attempts of one address that are allowed in a minute.
@@ -447,7 +448,7 @@ pub(super) fn read_file(path: &Path, max_bytes: usize) -> Result<Vec<u8>, String
 
     let mut bytes = Vec::new();
     let limit = u64::try_from(max_bytes).unwrap_or(u64::MAX).saturating_add(1);
-    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
+    let file = regular_file::open(path).map_err(|error| error.to_string())?;
     file.take(limit).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
     if bytes.len() > max_bytes { Err(format!("it has more than {max_bytes} bytes")) } else { Ok(bytes) }
 }
