@@ -138,15 +138,20 @@ struct Watched {
     /// being written may be usable up to the end of a line.
     next: Option<Vec<u8>>,
     fault: Ongoing,
+    /// Error of the last read, if it failed.
+    error: Option<String>,
 }
 
 impl Watched {
     fn new(path: PathBuf, bytes: Vec<u8>) -> Self {
-        Self { path, bytes, next: None, fault: Ongoing::default() }
+        Self { path, bytes, next: None, fault: Ongoing::default(), error: None }
     }
 
     /// Reads the file. If its content changed, `apply` puts it in force, at once if the file is
     /// known to be complete.
+    ///
+    /// An error is logged if it differs from the last one, and if somebody who completed the file
+    /// waits for the result. Otherwise it is logged once a minute.
     async fn read(
         &mut self,
         max_bytes: usize,
@@ -169,9 +174,12 @@ impl Watched {
         let file = self.path.display();
         match applied {
             Err(error) => {
-                if let Some(Lasting { count, elapsed }) = self.fault.occurred() {
+                let is_new = is_complete || self.error.as_ref() != Some(&error);
+                let fault = if is_new { self.fault.occurred_anew() } else { self.fault.occurred() };
+                if let Some(Lasting { count, elapsed }) = fault {
                     tracing::warn!(%file, %error, count, ?elapsed, "{what} unusable, the ones before stay");
                 }
+                self.error = Some(error);
                 return;
             }
             Ok(None) => {}
@@ -181,6 +189,7 @@ impl Watched {
                 self.bytes = bytes;
             }
         }
+        self.error = None;
         if let Some(Lasting { count, elapsed }) = self.fault.ended() {
             tracing::info!(%file, count, ?elapsed, "{what} usable again");
         }
@@ -335,6 +344,36 @@ mod tests {
             };
             watched.read(10, "users", is_complete, apply).await;
             assert_eq!(applied.take(), expected.as_bytes(), "{text} {is_complete}");
+        }
+    }
+
+    #[cfg(all(feature = "access", any(feature = "tls", feature = "peers")))]
+    #[tokio::test(start_paused = true)]
+    async fn error_is_logged_if_it_is_new_or_if_the_file_is_complete() {
+        let (log, _guard) = crate::server::captured_log::Log::start(tracing::Level::INFO);
+        let file = TempFile::new("errors");
+        let mut watched = Watched::new(file.0.clone(), b"right".to_vec());
+        let mut logged = 0;
+        for (text, is_complete, expected) in [
+            ("first", false, ""),
+            ("first", false, "error=not first count=1"),
+            ("first", false, ""),
+            ("first", false, ""),
+            ("second", true, "error=not second count=3"),
+            ("second", true, "error=not second count=4"),
+            ("third", false, ""),
+            ("third", false, "error=not third count=5"),
+            ("right", false, "users usable again"),
+            ("third", false, ""),
+            ("third", false, "error=not third count=1"),
+        ] {
+            file.write(text);
+            let apply = |bytes: &[u8]| Err(format!("not {}", String::from_utf8_lossy(bytes)));
+            watched.read(10, "users", is_complete, apply).await;
+            let all = log.text();
+            let new = &all[logged..];
+            assert!(new.contains(expected) && expected.is_empty() == new.is_empty(), "{text} {is_complete}: {new}");
+            logged = all.len();
         }
     }
 

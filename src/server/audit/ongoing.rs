@@ -58,13 +58,23 @@ struct State {
 impl Ongoing {
     /// Counts an occurrence. Returns the fault if a line about it is to be written now.
     pub(in crate::server) fn occurred(&self) -> Option<Lasting> {
+        self.count(false)
+    }
+
+    /// Counts an occurrence with a line in any case, such as one with another cause. Only for
+    /// occurrences that are rare.
+    pub(in crate::server) fn occurred_anew(&self) -> Option<Lasting> {
+        self.count(true)
+    }
+
+    fn count(&self, is_new: bool) -> Option<Lasting> {
         self.total.fetch_add(1, Ordering::Relaxed);
         let mut state = self.state();
         self.lasts.store(true, Ordering::Relaxed);
         let now = Instant::now();
         let since = *state.since.get_or_insert(now);
         state.count = state.count.saturating_add(1);
-        if state.logged.is_some_and(|logged| now < logged + REPEAT_INTERVAL) {
+        if !is_new && state.logged.is_some_and(|logged| now < logged + REPEAT_INTERVAL) {
             return None;
         }
         state.logged = Some(now);
@@ -127,6 +137,18 @@ mod tests {
         assert_eq!(fault.ended(), None);
         advance(60 * SECOND).await;
         assert_eq!(fault.occurred(), lasting(1, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn occurrence_with_another_cause_has_a_line_of_its_own() {
+        let fault = Ongoing::default();
+        assert_eq!(fault.occurred(), lasting(1, 0));
+        advance(SECOND).await;
+        assert_eq!(fault.occurred(), None);
+        assert_eq!(fault.occurred_anew(), lasting(3, 1));
+        advance(59 * SECOND).await;
+        assert_eq!(fault.occurred(), None, "the last line was less than a minute ago");
+        assert_eq!(fault.ended(), lasting(4, 60));
     }
 
     #[tokio::test(start_paused = true)]
