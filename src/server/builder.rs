@@ -429,6 +429,8 @@ impl EurekaServerBuilder {
             rate_limits: limits::RateLimits::new(&self.rate_limits),
             connections: Arc::default(),
             measured: Measured::new(&self.about),
+            #[cfg(feature = "prometheus")]
+            scrapes: Default::default(),
             about: self.about,
             #[cfg(feature = "peers")]
             own,

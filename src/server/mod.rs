@@ -119,6 +119,8 @@ mod outcome;
 mod owner;
 #[cfg(feature = "page")]
 mod page;
+#[cfg(any(feature = "page", feature = "prometheus"))]
+mod per_second;
 mod properties;
 #[cfg(feature = "peers")]
 mod regions;

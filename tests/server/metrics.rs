@@ -39,6 +39,7 @@ fn metric(series: &str) -> &str {
 /// Observes the metrics of a server, and collects the names of those that moved.
 struct Walk<'a> {
     router: Router,
+    is_by_application: bool,
     before: BTreeMap<String, f64>,
     moved: &'a mut BTreeSet<String>,
 }
@@ -47,11 +48,15 @@ impl<'a> Walk<'a> {
     async fn start(server: &EurekaServer, moved: &'a mut BTreeSet<String>) -> Self {
         let router = server.management("/eureka");
         let before = scrape(&router).await;
-        Self { router, before, moved }
+        Self { router, is_by_application: false, before, moved }
     }
 
     /// Asserts that these series changed since the last call.
     async fn moves(&mut self, event: &str, series: &[&str]) {
+        if self.is_by_application {
+            // All scrapes of a second share one result.
+            tokio::time::sleep(SECOND).await;
+        }
         let now = scrape(&self.router).await;
         for series in series {
             assert_ne!(now.get(*series), self.before.get(*series), "{series} after {event}: {now:#?}");
@@ -78,9 +83,21 @@ impl<'a> Walk<'a> {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn scrapes_of_a_second_share_the_numbers_by_application() {
+    let server = Server::built(EurekaServer::builder().metrics_by_application(true));
+    let router = server.registry.management("/eureka");
+    let before = scrape(&router).await;
+    server.post(ORDERS, document("h:orders:1", "UP", 1)).await;
+    assert_eq!(scrape(&router).await, before);
+    tokio::time::sleep(SECOND).await;
+    assert_eq!(scrape(&router).await[r#"eureka_server_instances{application="ORDERS",status="UP"}"#], 1.0);
+}
+
 async fn changes_of_instances(moved: &mut BTreeSet<String>) {
     let server = Server::built(EurekaServer::builder().metrics_by_application(true));
     let mut walk = Walk::start(&server.registry, moved).await;
+    walk.is_by_application = true;
     server.post(ORDERS, document("h:orders:1", "UP", 1)).await;
     walk.moves(
         "a registration",

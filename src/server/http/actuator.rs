@@ -75,6 +75,7 @@ mod metrics {
     use axum::extract::{Path, RawQuery, State};
     use axum::response::{IntoResponse, Response};
     use http::StatusCode;
+    use http::header::RETRY_AFTER;
 
     use super::{JSON, ServerState, respond};
     use crate::server::http::query;
@@ -82,12 +83,14 @@ mod metrics {
 
     /// Responds with all metrics in the text format of Prometheus.
     pub(super) async fn text(State(server): State<ServerState>) -> Response {
-        respond(true, metrics::CONTENT_TYPE, metrics::text(&server.metrics()))
+        let Some(text) = server.metrics_text().await else { return busy() };
+        respond(true, metrics::CONTENT_TYPE, text)
     }
 
     /// Responds with the names of all metrics.
     pub(super) async fn names(State(server): State<ServerState>) -> Response {
-        respond(true, JSON, metrics::names(&server.metrics()).to_string())
+        let Some(families) = server.metric_families().await else { return busy() };
+        respond(true, JSON, metrics::names(&families).to_string())
     }
 
     /// Responds with one metric. The parameters `tag=NAME:VALUE` select some of its samples.
@@ -101,9 +104,15 @@ mod metrics {
         let Some(tags) = tags.iter().map(|tag| tag.split_once(':')).collect::<Option<Vec<_>>>() else {
             return (StatusCode::BAD_REQUEST, "a tag is tag=NAME:VALUE").into_response();
         };
-        match metrics::one(&server.metrics(), &name, &tags) {
+        let Some(families) = server.metric_families().await else { return busy() };
+        match metrics::one(&families, server.measured(), &name, &tags) {
             Some(metric) => respond(true, JSON, metric.to_string()),
             None => StatusCode::NOT_FOUND.into_response(),
         }
+    }
+
+    /// Returns the 503 for a request that waited for others too long.
+    fn busy() -> Response {
+        (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "2")], "too many requests for metrics\n").into_response()
     }
 }

@@ -2,6 +2,7 @@
 //! Spring server.
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -124,7 +125,7 @@ async fn index(State(server): State<ServerState>, registry: String) -> Response 
 }
 
 /// Responds with 200 if the server is ready, else with 503.
-pub(super) fn respond(ready: bool, content_type: &'static str, body: String) -> Response {
+pub(super) fn respond(ready: bool, content_type: &'static str, body: impl Into<Body>) -> Response {
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, [(CONTENT_TYPE, content_type), (CACHE_CONTROL, "no-store")], body).into_response()
+    (status, [(CONTENT_TYPE, content_type), (CACHE_CONTROL, "no-store")], body.into()).into_response()
 }

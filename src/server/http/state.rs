@@ -6,13 +6,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
+#[cfg(feature = "prometheus")]
+use bytes::Bytes;
+
 use super::{Intake, Refusals};
 use crate::model::{Instance, InstanceStatus};
 use crate::server::access::AccessControl;
 use crate::server::connections::ConnectionCounts;
 use crate::server::limits::RateLimits;
 use crate::server::metrics::Measured;
+#[cfg(feature = "prometheus")]
+use crate::server::metrics::{self, Families};
 use crate::server::node::Node;
+#[cfg(feature = "prometheus")]
+use crate::server::per_second::PerSecond;
 #[cfg(feature = "peers")]
 use crate::server::regions::RemoteRegions;
 use crate::server::registry::Registry;
@@ -36,6 +43,8 @@ pub(in crate::server) struct Parts {
     pub(in crate::server) rate_limits: Option<Box<RateLimits>>,
     pub(in crate::server) connections: Arc<ConnectionCounts>,
     pub(in crate::server) measured: Measured,
+    #[cfg(feature = "prometheus")]
+    pub(in crate::server) scrapes: Scrapes,
     pub(in crate::server) about: About,
     /// Instance of this node. `None` if its port is not known.
     pub(in crate::server) own: Option<Instance>,
@@ -47,6 +56,14 @@ pub(in crate::server) struct Parts {
     pub(in crate::server) regions: Option<Arc<RemoteRegions>>,
     /// Tasks of the server. They end when the last clone of the state is dropped.
     pub(in crate::server) _tasks: Box<dyn Any + Send + Sync>,
+}
+
+/// Metrics that all requests of a second share.
+#[cfg(feature = "prometheus")]
+#[derive(Debug, Default)]
+pub(in crate::server) struct Scrapes {
+    text: PerSecond<Bytes>,
+    families: PerSecond<Arc<Families>>,
 }
 
 impl ServerState {
@@ -156,10 +173,34 @@ impl ServerState {
         Vec::new()
     }
 
+    /// Returns all metrics in the text format of Prometheus, or `None` if the requests before take
+    /// too long.
+    #[cfg(feature = "prometheus")]
+    pub(super) async fn metrics_text(&self) -> Option<Bytes> {
+        let render = |server: &Self| metrics::text(&server.metrics()).into();
+        self.per_second(&self.0.scrapes.text, render).await
+    }
+
+    /// Returns all metrics except the latencies, or `None` if the requests before take too long.
+    #[cfg(feature = "prometheus")]
+    pub(super) async fn metric_families(&self) -> Option<Arc<Families>> {
+        self.per_second(&self.0.scrapes.families, |server| Arc::new(server.metrics().families())).await
+    }
+
+    /// Reads metrics. With numbers by application, the requests of a second share them.
+    #[cfg(feature = "prometheus")]
+    async fn per_second<T: Clone + Send + 'static>(&self, shared: &PerSecond<T>, read: fn(&Self) -> T) -> Option<T> {
+        if !self.0.about.metrics_by_application {
+            return Some(read(self));
+        }
+        let server = self.clone();
+        shared.get(move || read(&server)).await
+    }
+
     /// Returns the parts of the server that the metrics are read from.
     #[cfg(feature = "prometheus")]
-    pub(super) fn metrics(&self) -> crate::server::metrics::Parts<'_> {
-        crate::server::metrics::Parts {
+    fn metrics(&self) -> metrics::Parts<'_> {
+        metrics::Parts {
             node: self.node(),
             responses: self.responses(),
             unsent: self.unsent(),

@@ -19,7 +19,7 @@ pub(super) enum Kind {
 
 /// Metrics in the order in which they are read.
 #[derive(Debug, Default)]
-pub(super) struct Families(pub(super) Vec<Family>);
+pub(in crate::server) struct Families(pub(super) Vec<Family>);
 
 impl Families {
     pub(super) fn gauge(&mut self, name: &'static str, help: &'static str, value: f64) {

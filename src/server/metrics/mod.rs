@@ -12,6 +12,8 @@
 //! sent. The one exception is the number of instances by application, which is off by default and
 //! bounded.
 //!
+//! These numbers are counted from all instances, on a blocking thread and once a second at most.
+//!
 //! Without the feature `prometheus`, nothing is measured.
 
 #[cfg(feature = "prometheus")]
@@ -25,6 +27,8 @@ mod spring;
 #[cfg(feature = "prometheus")]
 mod text;
 
+#[cfg(feature = "prometheus")]
+pub(super) use self::families::Families;
 pub(super) use self::measured::{Measured, Started, Timer};
 pub(super) use self::operation::OperationLabel;
 #[cfg(feature = "prometheus")]

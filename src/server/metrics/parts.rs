@@ -30,7 +30,7 @@ pub(in crate::server) struct Parts<'a> {
 
 impl Parts<'_> {
     /// Reads all metrics except the latencies.
-    pub(super) fn families(&self) -> Families {
+    pub(in crate::server) fn families(&self) -> Families {
         let mut families = Families::default();
         self.add_server(&mut families);
         self.add_registry(&mut families);

@@ -4,23 +4,26 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::families::Kind;
-use super::measured;
-use super::parts::Parts;
+use super::families::{Families, Kind};
+use super::measured::{self, Measured};
 
 /// Returns the names of all metrics.
-pub(in crate::server) fn names(parts: &Parts<'_>) -> Value {
-    let families = parts.families();
+pub(in crate::server) fn names(families: &Families) -> Value {
     let names: BTreeSet<_> = families.0.iter().map(|family| family.name).chain([measured::NAME]).collect();
     json!({ "names": names })
 }
 
 /// Returns one metric: the sum of its samples that have all of these labels, and the labels that
 /// remain. `None` if there is no such metric, or no such sample.
-pub(in crate::server) fn one(parts: &Parts<'_>, name: &str, tags: &[(&str, &str)]) -> Option<Value> {
+pub(in crate::server) fn one(
+    families: &Families,
+    measured: &Measured,
+    name: &str,
+    tags: &[(&str, &str)],
+) -> Option<Value> {
     if name == measured::NAME {
         let labels = ["operation", "status"];
-        let totals = parts.measured.totals().filter(|(values, ..)| has_all(&labels, values, tags));
+        let totals = measured.totals().filter(|(values, ..)| has_all(&labels, values, tags));
         let totals: Vec<_> = totals.collect();
         if totals.is_empty() && !tags.is_empty() {
             return None;
@@ -33,8 +36,7 @@ pub(in crate::server) fn one(parts: &Parts<'_>, name: &str, tags: &[(&str, &str)
         ]);
         return Some(document(name, measured::HELP, measurements, &labels, values, tags));
     }
-    let families = parts.families().0;
-    let family = families.iter().find(|family| family.name == name)?;
+    let family = families.0.iter().find(|family| family.name == name)?;
     let samples: Vec<_> = family.samples.iter().filter(|(values, _)| has_all(family.labels, values, tags)).collect();
     if samples.is_empty() && !tags.is_empty() {
         return None;

@@ -6,7 +6,7 @@ use axum::response::Response;
 use http::HeaderMap;
 
 use super::Shared;
-use super::respond::{busy, render};
+use super::respond::{Document, busy, render};
 use super::text::{self, Span};
 use crate::server::http::ServerState;
 use crate::server::registry::{End, PastLease};
@@ -31,7 +31,7 @@ struct Entry {
 
 pub(super) async fn respond(State(page): State<Shared>, headers: HeaderMap) -> Response {
     let server = page.server.clone();
-    match page.last.get(move || render(&LastN::of(&server))).await {
+    match page.last.get(move || Document::new(render(&LastN::of(&server)))).await {
         Some(document) => document.respond(&headers),
         None => busy(""),
     }

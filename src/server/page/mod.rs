@@ -50,8 +50,9 @@ use tower::ServiceExt;
 
 use self::live::Live;
 use self::registry::Cache;
-use self::respond::Cached;
+use self::respond::Document;
 use super::http::{RegistryService, ServerState, protect, protect_for_operators};
+use super::per_second::PerSecond;
 
 /// The page of one router.
 #[derive(Debug)]
@@ -59,7 +60,7 @@ struct Page {
     server: ServerState,
     cache: Cache,
     /// Last document of `/lastn`.
-    last: Cached,
+    last: PerSecond<Document>,
     live: Arc<Live>,
 }
 
@@ -70,7 +71,7 @@ impl Page {
         Arc::new(Self {
             server: server.clone(),
             cache: Cache::default(),
-            last: Cached::default(),
+            last: PerSecond::default(),
             live: Live::new(server.clone()),
         })
     }

@@ -11,12 +11,13 @@ use tokio::time::timeout;
 
 use super::preservation::SelfPreservation;
 use super::query::Query;
-use super::respond::{self, Cached, Document, PATIENCE, render};
+use super::respond::{self, Document, render};
 use super::row::{Group, counts_text};
 use super::text::{self, Span};
 use super::{Shared, with_slash};
 use crate::model::InstanceStatus;
 use crate::server::http::{ServerState, application_stats, general_stats, uptime_text};
+use crate::server::per_second::{PATIENCE, PerSecond};
 use crate::server::view::Snapshot;
 use crate::sync::offload;
 use crate::time::wall_clock_ms;
@@ -30,13 +31,13 @@ const SEARCHES: usize = 2;
 /// The last document of the whole list, and the limit on searches.
 #[derive(Debug)]
 pub(super) struct Cache {
-    document: Cached,
+    document: PerSecond<Document>,
     searches: Arc<Semaphore>,
 }
 
 impl Default for Cache {
     fn default() -> Self {
-        Self { document: Cached::default(), searches: Arc::new(Semaphore::new(SEARCHES)) }
+        Self { document: PerSecond::default(), searches: Arc::new(Semaphore::new(SEARCHES)) }
     }
 }
 
@@ -53,7 +54,8 @@ pub(super) async fn respond(State(page): State<Shared>, request: Request) -> Res
     page.live.touch();
     let document = if query.matches_all() && query.page == 1 {
         let shown = page.clone();
-        page.cache.document.get(move || render(&Overview::of(&shown, &Query { page: 1, ..Query::default() }))).await
+        let render = move || Document::new(render(&Overview::of(&shown, &Query { page: 1, ..Query::default() })));
+        page.cache.document.get(render).await
     } else {
         search(page, query).await
     };

@@ -2,8 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
-use std::sync::{Arc, LazyLock};
-use std::time::Duration;
+use std::sync::LazyLock;
 
 use askama::Template;
 use axum::body::Body;
@@ -17,19 +16,10 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use tokio::sync::Mutex;
-use tokio::time::{Instant, timeout};
-
 use crate::server::http::{accepts_gzip, etag_matches};
-use crate::sync::offload;
 
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
-
-/// Time for which all requests share one document.
-const MAX_AGE: Duration = Duration::from_secs(1);
-/// Maximum time for which a request waits for others.
-pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Headers of every response of the page. The browser loads and runs nothing but the files of the
 /// page.
@@ -80,31 +70,6 @@ impl Document {
         }
         response.headers_mut().insert(VARY, HeaderValue::from_static("accept, accept-encoding"));
         response
-    }
-}
-
-/// Document that all requests of a second share.
-#[derive(Debug, Default)]
-pub(super) struct Cached(Arc<Mutex<Option<(Instant, Document)>>>);
-
-impl Cached {
-    /// Returns the document, or renders it on a blocking thread. Requests at the same time wait for
-    /// one that renders it, even if the caller of that one has gone. Returns `None` if that takes
-    /// too long.
-    pub(super) async fn get(&self, render: impl FnOnce() -> String + Send + 'static) -> Option<Document> {
-        let mut cached = timeout(PATIENCE, self.0.clone().lock_owned()).await.ok()?;
-        if let Some((at, document)) = &*cached
-            && at.elapsed() < MAX_AGE
-        {
-            return Some(document.clone());
-        }
-        let at = Instant::now();
-        let rendered = offload(move || {
-            let document = Document::new(render());
-            *cached = Some((at, document.clone()));
-            document
-        });
-        Some(rendered.await)
     }
 }
 
@@ -210,33 +175,5 @@ impl File {
         response.headers_mut().insert(ETAG, self.etag.clone());
         response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         response
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::mpsc;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn document_is_rendered_once_although_its_caller_has_gone() {
-        let cached = Cached::default();
-        let (begun, begins) = tokio::sync::oneshot::channel();
-        let (go, waits) = mpsc::channel::<()>();
-        let first = cached.get(move || {
-            begun.send(()).unwrap();
-            waits.recv().unwrap();
-            "first".to_owned()
-        });
-        tokio::select! {
-            _ = first => unreachable!("it waits"),
-            _ = begins => {}
-        }
-        // The first caller has gone.
-        let second = cached.get(|| "second".to_owned());
-        let release = async { go.send(()).unwrap() };
-        let (second, ()) = tokio::join!(biased; second, release);
-        assert_eq!(second.unwrap().plain, "first");
     }
 }
