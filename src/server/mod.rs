@@ -121,6 +121,7 @@ mod owner;
 mod page;
 #[cfg(any(feature = "page", feature = "prometheus"))]
 mod per_second;
+mod places;
 mod properties;
 #[cfg(feature = "peers")]
 mod regions;

@@ -251,10 +251,10 @@ impl AccessControl {
         let (attempts, permits) = match &slow.credentials {
             SlowCredentials::Password { .. } => {
                 let memory_kib = self.policy.load().memory_kib();
-                (&self.attempts, self.hashes.permits(memory_kib.max(1)).await?)
+                (&self.attempts, self.hashes.permits(slow.check.address, memory_kib.max(1)).await?)
             }
             #[cfg(feature = "access")]
-            SlowCredentials::Token(_) => (&self.forgeries, self.signatures.permits(0).await?),
+            SlowCredentials::Token(_) => (&self.forgeries, self.signatures.permits(slow.check.address, 0).await?),
         };
         // Many callers share one password. The first verification counts for all that waited.
         if let Some(result) = self.remembered(slow.check.key, slow.check.is_password) {

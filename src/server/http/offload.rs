@@ -1,7 +1,5 @@
 //! Queues for the decoding of bodies, so that heartbeats do not wait for it.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +7,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{Span, dispatcher};
 
 use super::source::Source;
-use crate::sync::{Mutex, MutexGuard, offload};
+use crate::server::places::{Places, Waiter};
+use crate::sync::offload;
 
 /// Maximum length of a body in the medium lane. It is decoded in about a millisecond.
 pub(super) const MEDIUM: usize = 64 * 1024;
@@ -33,61 +32,29 @@ pub(in crate::server) struct Offload {
 #[derive(Debug)]
 struct Lane {
     turn: Arc<Semaphore>,
-    /// Number of bodies of each source, and the semaphore of its position in the queue.
-    sources: Mutex<HashMap<Source, (usize, Arc<Semaphore>)>>,
+    places: Places<Source>,
 }
 
 impl Default for Lane {
     fn default() -> Self {
-        Self { turn: Arc::new(Semaphore::new(1)), sources: Mutex::default() }
+        Self { turn: Arc::new(Semaphore::new(1)), places: Places::default() }
     }
 }
 
 impl Lane {
-    fn sources(&self) -> MutexGuard<'_, HashMap<Source, (usize, Arc<Semaphore>)>> {
-        self.sources.lock()
-    }
-
-    async fn turn(self: &Arc<Self>, source: Source) -> Result<Turn, Busy> {
+    async fn turn(&self, source: Source) -> Result<Turn, Busy> {
         // A free permit means that nobody waits, since the semaphore is fair.
         if let Ok(turn) = self.turn.clone().try_acquire_owned() {
             return Ok(Turn { _turn: turn, _place: None });
         }
-        tokio::time::timeout(WAIT, self.queue(source).turn()).await.map_err(|_| Busy)
+        tokio::time::timeout(WAIT, self.queued(source)).await.map_err(|_| Busy)
     }
 
-    fn queue(self: &Arc<Self>, source: Source) -> Queue {
-        let mut sources = self.sources();
-        let (bodies, place) = sources.entry(source).or_insert_with(|| (0, Arc::new(Semaphore::new(1))));
-        *bodies += 1;
-        Queue { lane: self.clone(), source, place: place.clone() }
-    }
-}
-
-/// Body in the queue of its source.
-struct Queue {
-    lane: Arc<Lane>,
-    source: Source,
-    place: Arc<Semaphore>,
-}
-
-impl Queue {
-    async fn turn(self) -> Turn {
-        let place = acquire(&self.place).await;
-        let turn = acquire(&self.lane.turn).await;
-        Turn { _turn: turn, _place: Some((place, self)) }
-    }
-}
-
-impl Drop for Queue {
-    fn drop(&mut self) {
-        let mut sources = self.lane.sources();
-        if let Entry::Occupied(mut entry) = sources.entry(self.source) {
-            entry.get_mut().0 -= 1;
-            if entry.get().0 == 0 {
-                entry.remove();
-            }
-        }
+    async fn queued(&self, source: Source) -> Turn {
+        let waiter = self.places.waiter(source);
+        let place = waiter.place().await;
+        let turn = self.turn.clone().acquire_owned().await.expect("semaphore is never closed");
+        Turn { _turn: turn, _place: Some((place, waiter)) }
     }
 }
 
@@ -95,11 +62,7 @@ impl Drop for Queue {
 struct Turn {
     _turn: OwnedSemaphorePermit,
     /// `None` if the body did not wait.
-    _place: Option<(OwnedSemaphorePermit, Queue)>,
-}
-
-async fn acquire(semaphore: &Arc<Semaphore>) -> OwnedSemaphorePermit {
-    semaphore.clone().acquire_owned().await.expect("semaphore is never closed")
+    _place: Option<(OwnedSemaphorePermit, Waiter<Source>)>,
 }
 
 /// Error of a body whose turn did not come in time.
@@ -191,7 +154,7 @@ mod tests {
         let mut extensions = http::Extensions::new();
         extensions.insert(axum::extract::ConnectInfo(std::net::SocketAddr::from(([10, 0, 0, 1], 1))));
         let other = Source::of(&extensions);
-        let first = lane.queue(one).turn().await;
+        let first = lane.queued(one).await;
         let (done, mut order) = tokio::sync::mpsc::unbounded_channel();
         for source in [one, one, other] {
             let (lane, done) = (lane.clone(), done.clone());
@@ -209,6 +172,6 @@ mod tests {
             sources.push(source);
         }
         assert_eq!(sources, [other, one, one]);
-        assert!(lane.sources().is_empty());
+        assert!(lane.places.is_empty());
     }
 }
