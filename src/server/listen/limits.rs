@@ -7,9 +7,12 @@ use crate::server::Error;
 /// Limits of a [`Listener`](super::Listener), whose setters document each of them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    pub(crate) connections: usize,
+    /// `None` for the default, which depends on the memory.
+    pub(crate) connections: Option<usize>,
     pub(crate) connections_per_address: usize,
     pub(crate) descriptors: usize,
+    /// Memory of the process in bytes, as far as it is known.
+    pub(crate) memory: usize,
     pub(crate) handshake_timeout: Duration,
     pub(crate) head_timeout: Duration,
     pub(crate) body_timeout: Duration,
@@ -30,13 +33,19 @@ impl Limits {
     pub(super) const MAX_HEADERS: usize = 10_000;
     /// Minimum size of hyper's read buffer.
     pub(super) const MIN_HEAD_BYTES: usize = 8 * 1024;
+    /// Default number of connections in enough memory.
+    pub(super) const DEFAULT_CONNECTIONS: usize = 20_000;
+    /// Share of the memory of the process that connections take by default, and the bytes of one
+    /// that has served requests.
+    const MEMORY_SHARE: usize = 3;
+    const CONNECTION_BYTES: usize = 40 * 1024;
     /// Maximum number of descriptors that are reserved for peers, DNS and files.
     const DESCRIPTOR_RESERVE: usize = 100;
 
     /// Returns an error for limits with which no request could be served.
     pub(crate) fn check(&self) -> Result<(), Error> {
         for (is_wrong, name, property, reason) in [
-            (self.connections == 0, "max_connections", "eureka.server.limits.connections", "must not be zero"),
+            (self.connections == Some(0), "max_connections", "eureka.server.limits.connections", "must not be zero"),
             (
                 self.head_bytes < Self::MIN_HEAD_BYTES,
                 "max_head_bytes",
@@ -72,19 +81,31 @@ impl Limits {
         Ok(())
     }
 
+    /// Returns the number of connections for which the memory has room beside the registry, bodies
+    /// and responses.
+    pub(super) fn connections_in_memory(&self) -> usize {
+        self.memory / Self::MEMORY_SHARE / Self::CONNECTION_BYTES
+    }
+
+    /// Returns the maximum number of connections of the setting, or else of the memory.
+    pub(super) fn wanted_connections(&self) -> usize {
+        self.connections.unwrap_or_else(|| Self::DEFAULT_CONNECTIONS.min(self.connections_in_memory()))
+    }
+
     /// Returns the maximum number of connections that leaves the reserve of descriptors.
     pub(crate) fn effective_connections(&self) -> usize {
         let reserve = Self::DESCRIPTOR_RESERVE.min(self.descriptors / 4);
-        self.connections.min(self.descriptors - reserve).max(1)
+        self.wanted_connections().min(self.descriptors - reserve).max(1)
     }
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections: 20_000,
+            connections: None,
             connections_per_address: usize::MAX,
             descriptors: usize::MAX,
+            memory: usize::MAX,
             handshake_timeout: Duration::from_secs(10),
             head_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(30),
@@ -106,16 +127,32 @@ mod tests {
     #[test]
     fn effective_connections_leave_a_reserve_of_descriptors() {
         for (connections, descriptors, effective) in [
-            (20_000, usize::MAX, 20_000),
-            (20_000, 1_024, 924),
-            (20_000, 20_000, 19_900),
-            (500, 1_024, 500),
-            (20_000, 64, 48),
-            (20_000, 0, 1),
-            (0, usize::MAX, 1),
+            (None, usize::MAX, 20_000),
+            (None, 1_024, 924),
+            (None, 20_000, 19_900),
+            (Some(500), 1_024, 500),
+            (None, 64, 48),
+            (None, 0, 1),
+            (Some(0), usize::MAX, 1),
         ] {
             let limits = Limits { connections, descriptors, ..Limits::default() };
-            assert_eq!(limits.effective_connections(), effective, "{connections} {descriptors}");
+            assert_eq!(limits.effective_connections(), effective, "{connections:?} {descriptors}");
+        }
+    }
+
+    #[test]
+    fn connections_fit_into_the_memory_unless_their_number_is_set() {
+        for (connections, memory_mib, effective) in [
+            (None, 0, 1),
+            (None, 128, 1_092),
+            (None, 512, 4_369),
+            (None, 4_096, 20_000),
+            (Some(100), 512, 100),
+            (Some(20_000), 512, 20_000),
+            (Some(67_000), 4_096, 67_000),
+        ] {
+            let limits = Limits { connections, memory: memory_mib << 20, ..Limits::default() };
+            assert_eq!(limits.effective_connections(), effective, "{connections:?} {memory_mib}");
         }
     }
 }

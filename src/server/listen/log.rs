@@ -7,6 +7,9 @@ use super::Limits;
 use super::table::Admitted;
 use crate::server::audit::{self, Lasting, Ongoing};
 
+const LITTLE_MEMORY: &str =
+    "connection limit lowered to a third of the memory, unless eureka.server.limits.connections is set";
+const TOO_MANY: &str = "eureka.server.limits.connections exceeds a third of the memory, which may not suffice";
 const FEWER: &str = "connection limit lowered: too few file descriptors for eureka.server.limits.connections";
 
 /// Lasting faults of accepting connections. Logs each fault when it begins, at most once a minute
@@ -23,9 +26,15 @@ pub(super) struct AcceptLog {
 
 impl AcceptLog {
     pub(super) fn new(limits: &Limits) -> Self {
-        let limit = limits.effective_connections();
-        if limit < limits.connections {
-            let (wanted, descriptors) = (limits.connections, limits.descriptors);
+        let (limit, wanted) = (limits.effective_connections(), limits.wanted_connections());
+        let (memory, fitting) = (limits.memory, limits.connections_in_memory());
+        if limit > fitting.max(1) {
+            tracing::warn!(limit, fitting, memory, "{TOO_MANY}");
+        } else if limits.connections.is_none() && wanted < Limits::DEFAULT_CONNECTIONS {
+            tracing::info!(limit, wanted = Limits::DEFAULT_CONNECTIONS, memory, "{LITTLE_MEMORY}");
+        }
+        if limit < wanted {
+            let descriptors = limits.descriptors;
             // No warning at each start if only the reserve is missing.
             if limit < wanted / 2 {
                 tracing::warn!(limit, wanted, descriptors, "{FEWER}");

@@ -51,6 +51,7 @@ pub use self::tls::{ClientAuth, ServerTls};
 #[cfg(feature = "tls")]
 use super::Error;
 use super::connections::ConnectionCounts;
+use super::memory;
 use super::unsent::Unsent;
 
 /// Maximum number of established connections that wait to be accepted, unless the system's limit is
@@ -114,6 +115,8 @@ impl Listener {
     ) -> Self {
         // Systems allow this for a socket that listens already. One that refuses keeps its queue.
         let _ = SockRef::from(&listener).listen(BACKLOG);
+        let memory = memory::limit().map_or(usize::MAX, |(bytes, _)| bytes);
+        let limits = Limits { memory, ..limits };
         Self { listener, tls, limits, unsent, counts }
     }
 
@@ -138,7 +141,9 @@ impl Listener {
         self
     }
 
-    /// Sets the maximum number of open connections. Defaults to 20,000. Zero counts as one.
+    /// Sets the maximum number of open connections. Zero counts as one. Defaults to 20,000, or to
+    /// what a third of the memory of the process has room for, with 40 KiB for each connection, if
+    /// that is less. A number that exceeds this is used, with a warning.
     ///
     /// At the limit, a new connection replaces an idle one: the longest idle connection of the
     /// address with the most connections. While no connection is idle, a new one waits for up to a
@@ -150,7 +155,7 @@ impl Listener {
     /// The process needs a file descriptor for each connection, see
     /// [`descriptors`](Self::descriptors).
     pub fn max_connections(mut self, connections: usize) -> Self {
-        self.limits.connections = connections;
+        self.limits.connections = Some(connections);
         self
     }
 

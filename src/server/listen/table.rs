@@ -123,8 +123,9 @@ impl ConnectionTable {
     pub(super) fn make_room(&self, out_of_descriptors: bool) -> usize {
         let state = &mut *self.lock();
         if out_of_descriptors {
-            let found = Limits { descriptors: state.count, ..Limits::default() };
-            state.limit = state.limit.min(found.effective_connections());
+            let connections = Some(state.limit);
+            let found = Limits { connections, descriptors: state.count, ..Limits::default() };
+            state.limit = found.effective_connections();
         }
         let number = state.count.saturating_sub(state.limit).max(state.batch());
         state.make_room(None, number)
@@ -256,7 +257,7 @@ mod tests {
     }
 
     fn table(connections: usize) -> Arc<ConnectionTable> {
-        Arc::new(ConnectionTable::new(&Limits { connections, ..Limits::default() }))
+        Arc::new(ConnectionTable::new(&Limits { connections: Some(connections), ..Limits::default() }))
     }
 
     fn connect(table: &Arc<ConnectionTable>, address: &str) -> Result<Connection, Refused> {

@@ -113,7 +113,7 @@ pub(super) static PROPERTIES: &[Property] = &[
     property!("eureka.server.limits.gzip-requests", "BOOL", "false", "accept gzip registrations and batches, which Netflix 1.x peers send with enableReplicatedRequestCompression; else the response is 415", Flag = |b, v| b.limits_with(|l| l.gzip_requests(v))),
     property!("eureka.server.limits.metadata-bytes", "BYTES", "65536", "maximum metadata of an instance, keys and values together; the response to more is 413", Count = |b, v| b.limits_with(|l| l.metadata_bytes(v))),
     property!("eureka.server.limits.instances-per-application", "COUNT", "10000", "maximum number of instances of an application; the response to a further one is 429", Count = |b, v| b.limits_with(|l| l.instances_per_application(v))),
-    property!("eureka.server.limits.connections", "COUNT", "20000", "maximum number of connections; beyond it, idle connections are closed for new ones", Count = |mut b, n| { b.connections.connections = n; b }),
+    property!("eureka.server.limits.connections", "COUNT", "20000, or what a third of the memory has room for", "maximum number of connections; beyond it, idle connections are closed for new ones", Count = |mut b, n| { b.connections.connections = Some(n); b }),
     property!("eureka.server.limits.connections-per-address", "COUNT", "", "maximum number of connections from one address, or one /64 of IPv6; beyond it, its idle connections are closed for new ones", Count = |mut b, n| { b.connections.connections_per_address = n; b }),
     property!("eureka.server.limits.http2-streams", "COUNT", "16", "maximum number of concurrent requests on one HTTP/2 connection; clients queue further ones", Count = |mut b, n| { b.connections.http2_streams = n; b }),
     #[cfg(feature = "tls")]
