@@ -166,7 +166,6 @@ impl Error {
     }
 
     /// Returns `true` if nothing was sent, since every server had asked for a pause.
-    #[cfg(feature = "peers")]
     pub(crate) fn is_paused(&self) -> bool {
         matches!(self.0.kind, Kind::Paused(_))
     }

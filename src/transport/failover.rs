@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use super::errors::{InvalidResponse, SendError, ServerErrors, Subject};
 use super::request::{Operation, Verdict, is_overload};
 use super::response::ServerResponse;
-use super::server_order::{Access, MAX_SERVERS, ServerOrder};
+use super::server_order::{Access, LastWrite, MAX_SERVERS, ServerOrder};
 use super::servers::{Lookup, RegistryServer, Urls};
 use super::stack::{HttpStack, Receipt};
 use crate::config::{ListedServer, ServerSettings, ServiceUrl};
@@ -37,9 +37,9 @@ pub(super) struct Servers {
 
 /// Options of sending that do not depend on the request.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct SendOptions {
-    /// Skips servers that asked for a pause.
-    pub(super) background: bool,
+pub(super) struct SendOptions<'a> {
+    /// Skips servers that asked for a pause, for an operation of a background loop.
+    pub(super) background: Option<&'a LastWrite>,
     /// Time after which the next server is tried while the previous attempt is still pending.
     pub(super) stagger: Option<Duration>,
     /// Tries all servers, and not only a few, although the previous ones have not responded. While
@@ -100,7 +100,7 @@ impl Race {
     }
 }
 
-impl SendOptions {
+impl SendOptions<'_> {
     fn stagger_of(&self, servers: usize) -> Option<Duration> {
         self.race.map(|race| race.stagger_of(servers)).or(self.stagger)
     }
@@ -201,7 +201,7 @@ impl Servers {
         &self,
         stack: &HttpStack,
         operation: &Operation<'_>,
-        options: SendOptions,
+        options: SendOptions<'_>,
         read: impl Fn(&ServiceUrl, ServerResponse) -> F,
     ) -> Result<T, Error> {
         let access = operation.access();
@@ -290,11 +290,12 @@ impl Servers {
     }
 
     /// Sends a read to the server of the last write, and to no other. It does not change the order
-    /// of the servers.
+    /// of the servers. In the `background`, nothing is sent while that server is paused.
     pub(super) async fn ask_writer<T, F: Future<Output = Result<T, InvalidResponse>>>(
         &self,
         stack: &HttpStack,
         operation: &Operation<'_>,
+        background: bool,
         read: impl Fn(&ServiceUrl, ServerResponse) -> F,
     ) -> Result<T, Error> {
         let subject = operation.subject();
@@ -302,6 +303,9 @@ impl Servers {
         let (servers, writer) = (self.order.urls(), self.writer());
         // The list may have changed since.
         let server = servers.iter().find(|server| writer.as_ref() == Some(server.as_str())).unwrap_or(&servers[0]);
+        if background {
+            self.order.check_pause(operation.access(), server).map_err(|paused| paused.error(subject))?;
+        }
         match self.attempt(server, stack, operation, Arc::default(), &read).await {
             Attempt::Completed(value) => Ok(value),
             Attempt::Rejected(error) | Attempt::Unsent(error) | Attempt::Failed { error, .. } => Err(error),
@@ -351,7 +355,7 @@ impl Servers {
                 if is_overload(status.as_u16())
                     && let Some(retry_after) = response.retry_after().filter(|pause| !pause.is_zero())
                 {
-                    self.order.pause(server, status, retry_after);
+                    self.order.pause(operation.access(), server, status, retry_after);
                     RegistryMetrics::default().paused(server.as_str());
                 }
                 let unavailable =

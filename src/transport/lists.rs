@@ -151,13 +151,13 @@ impl Transport {
     }
 
     /// Fetches a list with an operation that accepts no error status.
-    async fn fetch(&self, operation: Operation<'_>, options: SendOptions) -> Result<Full, Error> {
+    async fn fetch(&self, operation: Operation<'_>, options: SendOptions<'_>) -> Result<Full, Error> {
         let fetched = self.fetch_optional(operation, options).await?;
         Ok(fetched.expect("the operation accepts no error status"))
     }
 
     /// Returns `None` for an accepted error status.
-    async fn fetch_optional(&self, operation: Operation<'_>, options: SendOptions) -> Result<Option<Full>, Error> {
+    async fn fetch_optional(&self, operation: Operation<'_>, options: SendOptions<'_>) -> Result<Option<Full>, Error> {
         self.send(operation, options, |server, response| {
             let origin = Origin::new(server, &response);
             async move {

@@ -16,7 +16,7 @@ use super::lists::Full;
 use super::request::NODE_ID;
 use super::request::{Operation, query, segment};
 use super::response::ServerResponse;
-use super::server_order::{Access, MAX_SERVERS};
+use super::server_order::{Access, LastWrite, MAX_SERVERS};
 use super::servers::RegistryServer;
 use super::stack::HttpStack;
 use crate::config::{ListedServer, ServerSettings, ServiceUrl};
@@ -60,7 +60,8 @@ pub struct Transport {
     pub(super) fallback_query: Option<&'static str>,
     /// True if deltas use the fallback after the whole registry did.
     pub(super) deltas_fall_back: bool,
-    background: bool,
+    /// Last write of the background loop to which the operations belong, if they do.
+    background: Option<Arc<LastWrite>>,
 }
 
 /// Result of sending a batch to a peer.
@@ -105,23 +106,24 @@ impl Transport {
             list_query: "".into(),
             fallback_query: None,
             deltas_fall_back: false,
-            background: false,
+            background: None,
         }
     }
 
-    /// Returns the same transport for background loops, which obey `Retry-After` for at most five
-    /// minutes.
+    /// Returns the same transport for a background loop, which obeys `Retry-After` for at most five
+    /// minutes. Reads and writes are paused separately.
     ///
-    /// While all servers are paused, an operation fails without a request. Writes obey for at most
-    /// a quarter of the shortest lease registered through this transport (90 seconds before the
-    /// first registration). One server is then tried, so that the lease does not expire.
+    /// While all servers are paused, an operation fails without a request. A write obeys for at
+    /// most a quarter of the shortest lease registered through this transport (90 seconds before
+    /// the first registration), counted from the last write of the loop. One server is then tried,
+    /// so that the lease does not expire. Each instance needs a loop of its own; clones share one.
     pub(crate) fn in_background(&self) -> Self {
-        Self { background: true, ..self.clone() }
+        Self { background: Some(Arc::default()), ..self.clone() }
     }
 
-    /// Returns the remaining time if all servers are paused by `Retry-After`.
+    /// Returns the remaining time if the reads of all servers are paused by `Retry-After`.
     pub(crate) fn pause(&self) -> Option<Duration> {
-        self.servers.order.select(Access::Read, true).err().map(|paused| paused.wait)
+        self.servers.order.select(Access::Read, Some(&LastWrite::default())).err().map(|paused| paused.wait)
     }
 
     /// Returns the same transport for a registry server. Other servers of this crate then respond
@@ -163,7 +165,7 @@ impl Transport {
     /// servers share the time equally, and `Retry-After` is ignored.
     pub(crate) fn with_timeout(&self, timeout: Duration) -> Self {
         let share = timeout / self.servers.len().clamp(1, MAX_SERVERS) as u32;
-        Self { stack: self.stack.with_timeout(share), background: false, ..self.clone() }
+        Self { stack: self.stack.with_timeout(share), background: None, ..self.clone() }
     }
 
     /// Registers an instance. An instance that is registered already is replaced.
@@ -201,7 +203,7 @@ impl Transport {
         let query = format!("?status={status}&lastDirtyTimestamp={last_dirty_timestamp}");
         let operation = Operation::instance("heartbeat", Method::PUT, app, id).accept_not_found().suffix(&query);
         // A server that does not respond could cost a short lease. A second heartbeat does no harm.
-        let stagger = self.background.then(|| self.servers.order.quarter_lease());
+        let stagger = self.background.is_some().then(|| self.servers.order.quarter_lease());
         let known = self.send(operation, SendOptions { stagger, ..self.options() }, read_written).await?;
         Ok(if known { Renewal::Renewed } else { Renewal::Unknown })
     }
@@ -375,7 +377,7 @@ impl Transport {
         let operation = Operation::instance("fetch instance", Method::GET, app, id).accept_not_found();
         let operation = Operation { identity: self.identity, ..operation };
         let read = |_: &ServiceUrl, response| decode_found(response, Instance::from_json);
-        self.servers.ask_writer(&self.stack, &operation, read).await
+        self.servers.ask_writer(&self.stack, &operation, self.background.is_some(), read).await
     }
 
     /// Fetches the instances with a VIP address. The result is empty if there are none.
@@ -451,7 +453,7 @@ impl Transport {
     async fn read_with<T: Send + 'static>(
         &self,
         operation: Operation<'_>,
-        options: SendOptions,
+        options: SendOptions<'_>,
         decode: fn(&[u8]) -> Result<T, DecodeError>,
     ) -> Result<Option<T>, Error> {
         self.send(operation, options, |_, response| decode_found(response, decode)).await
@@ -460,15 +462,15 @@ impl Transport {
     pub(super) async fn send<T, F: Future<Output = Result<T, InvalidResponse>>>(
         &self,
         operation: Operation<'_>,
-        options: SendOptions,
+        options: SendOptions<'_>,
         read: impl Fn(&ServiceUrl, ServerResponse) -> F,
     ) -> Result<T, Error> {
         let operation = Operation { identity: self.identity, ..operation };
         self.servers.send(&self.stack, &operation, options, read).await
     }
 
-    pub(super) fn options(&self) -> SendOptions {
-        SendOptions { background: self.background, ..SendOptions::default() }
+    pub(super) fn options(&self) -> SendOptions<'_> {
+        SendOptions { background: self.background.as_deref(), ..SendOptions::default() }
     }
 }
 

@@ -122,7 +122,12 @@ impl Transport {
         }
     }
 
-    async fn list(&self, operation: Operation<'_>, options: SendOptions, is_application: bool) -> Result<Part, Error> {
+    async fn list(
+        &self,
+        operation: Operation<'_>,
+        options: SendOptions<'_>,
+        is_application: bool,
+    ) -> Result<Part, Error> {
         let subject = operation.subject();
         self.send(operation, options, |server, response| {
             let (server, origin) = (server.clone(), Origin::new(server, &response));

@@ -54,12 +54,16 @@ struct State {
     session_ends: Option<Instant>,
     /// A quarter of the shortest lease that was registered.
     quarter_lease: Duration,
-    /// Time of the last write that was sent although all servers were paused.
-    last_forced_write: Option<Instant>,
 }
 
-/// Server with its state for reads and for writes. A success ends the pause of its kind only, since
-/// some servers limit the rate of reads alone.
+/// Time of the last write of a background loop, such as the one of an instance. While all servers
+/// are paused, the next one waits for a quarter of the lease from then on. Each loop has its own
+/// time, so that the refusals of one instance do not delay the heartbeats of another.
+#[derive(Debug, Default)]
+pub(super) struct LastWrite(Mutex<Option<Instant>>);
+
+/// Server with its state for reads and for writes. A refusal pauses its kind only, and a success
+/// ends the pause of its kind only, since some servers limit the rate of one kind alone.
 #[derive(Debug)]
 struct Server {
     listed: ListedServer,
@@ -102,7 +106,6 @@ impl ServerOrder {
             starts: [Start::From(0); 2],
             session_ends: None,
             quarter_lease: DEFAULT_LEASE / 4,
-            last_forced_write: None,
         };
         Self {
             session: settings.session,
@@ -174,18 +177,26 @@ impl ServerOrder {
     /// Returns the servers to try, in order, at most three. The result is empty only if the list
     /// is.
     ///
-    /// Paused servers come last, or are left out if the operation runs in the `background`. A
-    /// background write is sent to one paused server nevertheless, once per quarter of the lease,
-    /// so that the lease does not expire. A quarter is less than the shortest time between two
-    /// heartbeats, so one of them may be skipped.
-    pub(super) fn select(&self, access: Access, background: bool) -> Result<Vec<ServiceUrl>, AllServersPaused> {
+    /// Paused servers come last, or are left out if the operation belongs to a `background` loop. A
+    /// background write is sent to one paused server nevertheless, a quarter of the lease after the
+    /// last write of its loop, so that the lease does not expire. A quarter is less than the
+    /// shortest time between two heartbeats.
+    pub(super) fn select(
+        &self,
+        access: Access,
+        background: Option<&LastWrite>,
+    ) -> Result<Vec<ServiceUrl>, AllServersPaused> {
         let mut order = self.select_all(access, background)?;
         order.truncate(MAX_SERVERS);
         Ok(order)
     }
 
     /// Returns the servers by the rules of [`select`](Self::select), but all of them.
-    pub(super) fn select_all(&self, access: Access, background: bool) -> Result<Vec<ServiceUrl>, AllServersPaused> {
+    pub(super) fn select_all(
+        &self,
+        access: Access,
+        background: Option<&LastWrite>,
+    ) -> Result<Vec<ServiceUrl>, AllServersPaused> {
         let now = Instant::now();
         let mut state = self.lock();
         if state.session_ends.is_none_or(|end| now >= end) {
@@ -199,10 +210,14 @@ impl ServerOrder {
         self.release(&mut state, access, now);
         let (paused, mut order): (Vec<_>, Vec<_>) =
             state.order(access, now).into_iter().partition(|&server| state.servers[server].is_paused(access, now));
-        if !background {
+        let Some(LastWrite(last_write)) = background else {
             order.extend(&paused);
-        }
+            return Ok(order.into_iter().map(|server| state.servers[server].listed.url.clone()).collect());
+        };
         if !order.is_empty() || paused.is_empty() {
+            if access == Access::Write {
+                *last_write.lock() = Some(now);
+            }
             return Ok(order.into_iter().map(|server| state.servers[server].listed.url.clone()).collect());
         }
         let paused: Vec<(Pause, ServiceUrl)> = paused
@@ -216,10 +231,10 @@ impl ServerOrder {
         let (longest, forced) = paused.iter().min_by_key(|(pause, _)| pause.since).expect("every server is paused");
         let mut until = next.until;
         if access == Access::Write {
-            let since = state.last_forced_write.map_or(longest.since, |at| at.max(longest.since));
-            let forced_from = since + state.quarter_lease;
+            let mut last_write = last_write.lock();
+            let forced_from = *last_write.get_or_insert(longest.since) + state.quarter_lease;
             if now >= forced_from {
-                state.last_forced_write = Some(now);
+                *last_write = Some(now);
                 return Ok(vec![forced.clone()]);
             }
             until = until.min(forced_from);
@@ -283,11 +298,23 @@ impl ServerOrder {
     }
 
     /// Pauses a server that responded with this status and `Retry-After`.
-    pub(super) fn pause(&self, server: &ServiceUrl, status: StatusCode, retry_after: Duration) {
+    pub(super) fn pause(&self, access: Access, server: &ServiceUrl, status: StatusCode, retry_after: Duration) {
         let since = Instant::now();
         let until = since + retry_after.min(MAX_RETRY_AFTER);
         if let Some(server) = self.lock().find(server) {
-            server.pauses = [Some(Pause { status, since, until }); 2];
+            server.pauses[access as usize] = Some(Pause { status, since, until });
+        }
+    }
+
+    /// Returns an error if this server is paused, for an operation that no other server completes.
+    pub(super) fn check_pause(&self, access: Access, server: &ServiceUrl) -> Result<(), AllServersPaused> {
+        let now = Instant::now();
+        let pause = self.lock().find(server).and_then(|server| server.pauses[access as usize]);
+        match pause.filter(|pause| now < pause.until) {
+            Some(Pause { status, until, .. }) => {
+                Err(AllServersPaused { server: server.clone(), status, wait: until - now })
+            }
+            None => Ok(()),
         }
     }
 

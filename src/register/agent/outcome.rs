@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::model::InstanceStatus;
 use crate::register::events::RegistrarEvent;
 use crate::register::state::RegistrarState;
-use crate::time::jittered;
+use crate::time::{jittered, lengthened};
 use crate::transport::is_overload;
 
 /// Time between two warnings about the same lasting failure.
@@ -34,9 +34,14 @@ impl Agent {
         self.next = Instant::now() + wait;
     }
 
-    /// Returns the delay after a failure: at least an interval if the registry is overloaded.
+    /// Returns the delay after a failure: the rest of the pause if nothing was sent, and at least
+    /// an interval if the registry is overloaded.
     fn pause_after(&self, error: &Error, pause: Duration) -> Duration {
-        if self.is_overload(error) { pause.max(jittered(renewal_interval(&self.instance))) } else { pause }
+        match error.retry_after() {
+            Some(rest) if error.is_paused() => lengthened(rest),
+            _ if self.is_overload(error) => pause.max(jittered(renewal_interval(&self.instance))),
+            _ => pause,
+        }
     }
 
     /// Returns `true` if the registry is overloaded. Before the registration, 503 is what proxies

@@ -22,7 +22,7 @@ fn numbers(urls: &[ServiceUrl]) -> Vec<usize> {
 }
 
 fn select(order: &ServerOrder, access: Access) -> Vec<usize> {
-    numbers(&order.select(access, true).unwrap())
+    numbers(&order.select(access, Some(&LastWrite::default())).unwrap())
 }
 
 /// Returns a list of the servers of each rank.
@@ -68,11 +68,11 @@ async fn unavailable_server_is_left_by_both_kinds() {
 #[tokio::test(start_paused = true)]
 async fn paused_server_is_skipped_in_the_background_only() {
     let order = order_of(2);
-    order.pause(&url(0), StatusCode::TOO_MANY_REQUESTS, 60 * SECOND);
+    order.pause(Access::Read, &url(0), StatusCode::TOO_MANY_REQUESTS, 60 * SECOND);
     assert_eq!(select(&order, Access::Read), [1]);
-    assert_eq!(numbers(&order.select(Access::Read, false).unwrap()), [1, 0]);
-    order.pause(&url(1), StatusCode::TOO_MANY_REQUESTS, 3600 * SECOND);
-    let paused = order.select(Access::Read, true).unwrap_err();
+    assert_eq!(numbers(&order.select(Access::Read, None).unwrap()), [1, 0]);
+    order.pause(Access::Read, &url(1), StatusCode::TOO_MANY_REQUESTS, 3600 * SECOND);
+    let paused = order.select(Access::Read, Some(&LastWrite::default())).unwrap_err();
     assert_eq!((number(&paused.server), paused.wait), (0, 60 * SECOND));
     advance(60 * SECOND).await;
     assert_eq!(select(&order, Access::Read), [0]);
@@ -83,29 +83,62 @@ async fn paused_server_is_skipped_in_the_background_only() {
 #[tokio::test(start_paused = true)]
 async fn write_that_succeeds_does_not_end_the_pause_of_reads() {
     let order = order_of(1);
-    order.pause(&url(0), StatusCode::SERVICE_UNAVAILABLE, 60 * SECOND);
+    for access in [Access::Read, Access::Write] {
+        order.pause(access, &url(0), StatusCode::SERVICE_UNAVAILABLE, 60 * SECOND);
+    }
     order.succeeded(Access::Write, &url(0), &[]);
     assert_eq!(select(&order, Access::Write), [0]);
-    assert!(order.select(Access::Read, true).is_err());
+    assert!(order.select(Access::Read, Some(&LastWrite::default())).is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusal_of_one_kind_does_not_pause_the_other() {
+    for (refused, other) in [(Access::Read, Access::Write), (Access::Write, Access::Read)] {
+        let order = order_of(1);
+        order.pause(refused, &url(0), StatusCode::SERVICE_UNAVAILABLE, 60 * SECOND);
+        assert!(order.select(refused, Some(&LastWrite::default())).is_err());
+        assert_eq!(select(&order, other), [0]);
+        assert!(order.check_pause(refused, &url(0)).is_err() && order.check_pause(other, &url(0)).is_ok());
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn write_is_sent_to_one_paused_server_per_quarter_of_the_lease() {
-    let order = order_of(2);
+    let (order, last_write) = (order_of(2), LastWrite::default());
+    let pause = |server: &ServiceUrl| order.pause(Access::Write, server, StatusCode::TOO_MANY_REQUESTS, 3600 * SECOND);
     order.record_lease(40 * SECOND);
-    order.pause(&url(1), StatusCode::TOO_MANY_REQUESTS, 3600 * SECOND);
+    pause(&url(1));
     advance(SECOND).await;
-    order.pause(&url(0), StatusCode::TOO_MANY_REQUESTS, 3600 * SECOND);
+    pause(&url(0));
     let mut sent = Vec::new();
     for second in 1..=30 {
         advance(SECOND).await;
-        if let Ok(servers) = order.select(Access::Write, true) {
-            servers.iter().for_each(|server| order.pause(server, StatusCode::TOO_MANY_REQUESTS, 3600 * SECOND));
+        if let Ok(servers) = order.select(Access::Write, Some(&last_write)) {
+            servers.iter().for_each(pause);
             sent.push((second, numbers(&servers)));
         }
-        assert!(order.select(Access::Read, true).is_err());
     }
     assert_eq!(sent, [(9, vec![1]), (19, vec![0]), (29, vec![1])]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_loop_sends_its_writes_although_another_one_is_refused_again_and_again() {
+    let (order, loops) = (order_of(1), [LastWrite::default(), LastWrite::default(), LastWrite::default()]);
+    let pause = || order.pause(Access::Write, &url(0), StatusCode::TOO_MANY_REQUESTS, 3600 * SECOND);
+    order.record_lease(40 * SECOND);
+    assert!(order.select(Access::Write, Some(&loops[0])).is_ok());
+    pause();
+    let mut sent = [const { Vec::new() }; 3];
+    for second in 1..=60 {
+        advance(SECOND).await;
+        for (last_write, sent) in loops.iter().zip(&mut sent) {
+            if order.select(Access::Write, Some(last_write)).is_ok() {
+                sent.push(second);
+                pause();
+            }
+        }
+    }
+    assert_eq!(sent, [[10, 20, 30, 40, 50, 60], [10, 20, 30, 40, 50, 60], [10, 20, 30, 40, 50, 60]]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -191,7 +224,7 @@ async fn operations_that_fail_try_every_server_in_turn() {
         let order = order_with(&[&[0, 1], &[2, 3, 4, 5, 6, 7], &[8]], threshold);
         let mut tried = BTreeSet::new();
         for _ in 0..4 {
-            let servers = order.select(Access::Write, true).unwrap();
+            let servers = order.select(Access::Write, Some(&LastWrite::default())).unwrap();
             servers.iter().for_each(|server| order.attempt_failed(Access::Write, server, true));
             order.failed(Access::Write, servers.last().unwrap());
             tried.extend(numbers(&servers));
@@ -254,7 +287,7 @@ async fn status_shows_the_servers_in_use_without_credentials() {
     order.replace(servers);
     order.succeeded(Access::Read, &url(1), &[]);
     order.attempt_failed(Access::Write, &url(2), false);
-    order.pause(&url(3), StatusCode::TOO_MANY_REQUESTS, 60 * SECOND);
+    order.pause(Access::Read, &url(3), StatusCode::TOO_MANY_REQUESTS, 60 * SECOND);
     let status = order.status();
     assert!(!format!("{status:?}").contains("secret"), "{status:?}");
     assert_eq!((status[0].url(), status[0].zone()), ("http://0/", Some("z0")));

@@ -45,7 +45,8 @@ impl RegistryServer {
         self.is_quarantined
     }
 
-    /// Returns the remaining pause that the server asked for with `Retry-After`.
+    /// Returns the remaining pause that the server asked for with `Retry-After`: the longer one if
+    /// it paused both reads and writes.
     pub fn pause(&self) -> Option<Duration> {
         self.pause
     }
