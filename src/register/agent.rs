@@ -395,8 +395,8 @@ impl Agent {
         }
     }
 
-    /// Waits for the next command or change of the health, and executes it. Returns `true` once it
-    /// is time to send the changes.
+    /// Waits for the next command or change of the health, and executes it. Returns `true` once the
+    /// changes may be sent.
     ///
     /// It sends nothing, so requests that may be repeated wait for it at the same time, and end if
     /// it returns `true`.
@@ -420,7 +420,7 @@ impl Agent {
                 self.mark_changed();
                 self.next = Instant::now();
             }
-            () = until(self.change_at), if self.change_at.is_some() && !closing => return Ok(true),
+            () = until(self.change_at), if self.change_at.is_some() && !closing => return Ok(self.may_send_change()),
         }
         Ok(false)
     }
@@ -503,30 +503,38 @@ impl Agent {
         self.registered && self.due_override().is_none()
     }
 
-    /// Sends the changes as soon as the limiter permits. Before the registry has the instance, they
-    /// are part of the registration.
+    /// Sends the changes as soon as the limiter and the back-off permit. Before the registry has the
+    /// instance, they are part of the registration.
     fn request_change(&mut self) {
         if self.known && !self.is_closing() && !self.is_in_sync() {
-            self.change_at = Some(Instant::now());
+            // A later time was set by the limiter or the back-off.
+            self.change_at.get_or_insert_with(Instant::now);
         }
     }
 
-    /// Sends the changes since the last registration, if the limiter permits.
-    async fn send_change(&mut self) -> Result<(), Interruption> {
-        self.change_at = None;
+    /// Returns `true` if the changes are sent now. Otherwise they interrupt no heartbeat.
+    fn may_send_change(&mut self) -> bool {
         if self.is_in_sync() {
+            self.change_at = None;
             self.change_succeeded();
             self.inform(Ok(()));
-            return Ok(());
+            return false;
         }
         if self.failing_since.is_some() && self.waiting.is_empty() {
             // The next heartbeat that succeeds sends them.
-            return Ok(());
+            self.change_at = None;
+            return false;
         }
-        if let Err(at) = self.limiter.take(Instant::now()) {
+        let permitted = self.limiter.check(Instant::now());
+        if let Err(at) = permitted {
             self.change_at = Some(at);
-            return Ok(());
         }
+        permitted.is_ok()
+    }
+
+    /// Sends the changes since the last registration.
+    async fn send_change(&mut self) -> Result<(), Interruption> {
+        self.limiter.take();
         self.sync_and_record().await
     }
 

@@ -23,8 +23,8 @@ impl Limiter {
         Self { per_minute: 60 * BURST / seconds, consumed: 0, refilled: None }
     }
 
-    /// Takes a token, or returns the time at which there is one.
-    pub(super) fn take(&mut self, now: Instant) -> Result<(), Instant> {
+    /// Returns the time at which there is a token if there is none now.
+    pub(super) fn check(&mut self, now: Instant) -> Result<(), Instant> {
         if self.per_minute == 0 {
             return Ok(());
         }
@@ -38,11 +38,12 @@ impl Limiter {
                 }
             }
         }
-        if self.consumed < BURST {
-            self.consumed += 1;
-            return Ok(());
-        }
-        Err(self.refilled.unwrap_or(now) + self.time_of(1))
+        if self.consumed < BURST { Ok(()) } else { Err(self.refilled.unwrap_or(now) + self.time_of(1)) }
+    }
+
+    /// Takes a token, of which a [check](Self::check) has shown that there is one.
+    pub(super) fn take(&mut self) {
+        self.consumed += 1;
     }
 
     /// Returns the time in which this number of tokens is refilled.
@@ -56,11 +57,15 @@ impl Limiter {
 mod tests {
     use super::*;
 
+    fn take(limiter: &mut Limiter, now: Instant) -> Result<(), Instant> {
+        limiter.check(now).map(|()| limiter.take())
+    }
+
     #[tokio::test]
     async fn tokens_are_granted_as_by_the_java_replicator() {
         let (mut limiter, start) = (Limiter::new(Duration::from_secs(30)), Instant::now());
         let attempts = [0, 10, 20, 14_999, 15_000, 15_001, 30_000, 45_000, 45_001];
-        let granted = attempts.map(|ms| limiter.take(start + Duration::from_millis(ms)).is_ok());
+        let granted = attempts.map(|ms| take(&mut limiter, start + Duration::from_millis(ms)).is_ok());
         assert_eq!(granted, [true, true, false, false, true, false, true, true, false]);
     }
 
@@ -69,10 +74,10 @@ mod tests {
         for seconds in [1, 7, 30, 120] {
             let (mut limiter, mut now) = (Limiter::new(Duration::from_secs(seconds)), Instant::now());
             for _ in 0..20 {
-                if let Err(at) = limiter.take(now) {
+                if let Err(at) = take(&mut limiter, now) {
                     assert!(at > now);
                     now = at;
-                    assert_eq!(limiter.take(now), Ok(()), "{seconds} s");
+                    assert_eq!(take(&mut limiter, now), Ok(()), "{seconds} s");
                 }
             }
         }
@@ -81,6 +86,6 @@ mod tests {
     #[tokio::test]
     async fn interval_of_more_than_two_minutes_switches_the_limit_off() {
         let (mut limiter, now) = (Limiter::new(Duration::from_secs(121)), Instant::now());
-        assert!((0..100).all(|_| limiter.take(now).is_ok()));
+        assert!((0..100).all(|_| take(&mut limiter, now).is_ok()));
     }
 }

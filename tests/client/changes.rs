@@ -140,6 +140,30 @@ async fn change_that_the_registry_rejects_does_not_stop_the_heartbeats() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn changes_that_are_faster_than_the_registry_do_not_stop_the_heartbeats() {
+    for (status, update_interval) in [(204, 30), (400, 30), (500, 60), (413, 121)] {
+        let start = Instant::now();
+        let registry = Scripted::new(move |asked| match asked.line.split(' ').next().unwrap() {
+            "POST" => Reply::Status(if start.elapsed() < SECOND { 204 } else { status }),
+            "PUT" => Reply::Later(SECOND, String::new()),
+            _ => Reply::Status(404),
+        });
+        let handle = registrar(&registry).update_interval(Duration::from_secs(update_interval));
+        handle.register().await.unwrap();
+        let mut oldest = Duration::ZERO;
+        for number in 0..2_000 {
+            sleep(Duration::from_millis(300)).await;
+            let changing = handle.clone();
+            tokio::spawn(async move { changing.update_metadata([("load", number.to_string())]).await });
+            oldest = oldest.max(handle.health_report().registry.lease_age.unwrap());
+        }
+        assert!(oldest < 40 * SECOND, "{status}: {oldest:?}");
+        let beats = registry.lines().iter().filter(|line| line.starts_with("PUT")).count();
+        assert!(beats <= 40, "{status}: {beats}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn change_during_an_outage_adds_no_requests_of_its_own() {
     let start = Instant::now();
     let registry = Scripted::new(move |_| Reply::Status(if start.elapsed() < 10 * SECOND { 200 } else { 500 }));
