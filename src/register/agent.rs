@@ -84,6 +84,8 @@ pub(super) struct Agent {
     /// Registration time of the lease, by the clock of the server with this URL.
     lease_of: Option<(Arc<str>, i64)>,
     warned_of_other: Option<Instant>,
+    /// True while the registry keeps a record that is newer than the clock by more than a year.
+    warned_of_clock: bool,
     /// True once a registry has accepted a registration.
     succeeded: bool,
     failing_since: Option<Instant>,
@@ -290,6 +292,7 @@ impl Agent {
             looked: None,
             lease_of: None,
             warned_of_other: None,
+            warned_of_clock: false,
             succeeded: false,
             failing_since: None,
             warned: None,
@@ -503,8 +506,8 @@ impl Agent {
         self.registered && self.due_override().is_none()
     }
 
-    /// Sends the changes as soon as the limiter and the back-off permit. Before the registry has the
-    /// instance, they are part of the registration.
+    /// Sends the changes as soon as the limiter and the back-off permit. Before the registry has
+    /// the instance, they are part of the registration.
     fn request_change(&mut self) {
         if self.known && !self.is_closing() && !self.is_in_sync() {
             // A later time was set by the limiter or the back-off.
@@ -548,6 +551,8 @@ impl Agent {
             let (app, instance) = (self.instance.app(), self.instance.id());
             tracing::info!(app, instance, ?skipped, "machine was suspended or its clock set, sending heartbeat");
             self.address_confirmed = false;
+            // The record may be older now than the clock.
+            self.looked = None;
         } else if now < self.next {
             return Ok(());
         }

@@ -64,18 +64,30 @@ impl Agent {
     /// Registers again with a newer timestamp if the record in the registry is newer.
     fn replace_newer(&mut self, found: &Instance) {
         let dirty = self.instance.last_dirty_timestamp.unwrap_or_default();
-        let Some(theirs) = found.last_dirty_timestamp.filter(|theirs| *theirs > dirty) else { return };
+        let newer = found.last_dirty_timestamp.filter(|theirs| *theirs > dirty);
         let (app, instance) = (self.instance.app(), self.instance.id());
-        let ahead = Duration::from_millis(theirs.abs_diff(dirty));
-        if theirs.saturating_sub(wall_clock_ms()) > MAX_SKEW_MS {
-            tracing::warn!(
-                app,
-                instance,
-                ?ahead,
-                "registry has a record that is newer than this registration by more than a year; delete it there"
-            );
+        let ahead = Duration::from_millis(newer.unwrap_or(dirty).abs_diff(dirty));
+        if newer.is_some_and(|theirs| theirs.saturating_sub(wall_clock_ms()) > MAX_SKEW_MS) {
+            // The clock of this machine may be set later, and the record is compared again then.
+            self.unverified = true;
+            if !std::mem::replace(&mut self.warned_of_clock, true) {
+                tracing::warn!(
+                    app,
+                    instance,
+                    ?ahead,
+                    "registry has a record that is newer than the clock of this machine by more than a year, and keeps \
+                     it; set the clock, or delete the record there"
+                );
+            }
             return;
         }
+        let warned = std::mem::take(&mut self.warned_of_clock);
+        let Some(theirs) = newer else {
+            if warned {
+                tracing::info!(app, instance, "record with the newer timestamp is gone");
+            }
+            return;
+        };
         tracing::warn!(
             app,
             instance,

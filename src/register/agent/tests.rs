@@ -11,7 +11,7 @@ use tower::service_fn;
 use crate::Eureka;
 use crate::model::{Instance, InstanceStatus};
 use crate::register::Registrar;
-use crate::time::move_wall_clock;
+use crate::time::{move_wall_clock, wall_clock_ms};
 use crate::transport::RequestBody;
 
 /// Times and bodies of the writes that a registry received.
@@ -49,6 +49,43 @@ async fn heartbeat_after_a_suspension_is_sent_at_once() {
     assert_eq!((sent.len(), &sent[1].1), (2, &Method::PUT));
     assert!((10..=15).contains(&sent[1].0), "{sent:?}");
     assert!(handle.health_report().registry.lease_age.unwrap() < Duration::from_secs(6));
+}
+
+#[tokio::test(start_paused = true)]
+async fn newer_record_is_replaced_once_a_clock_that_was_years_behind_is_set() {
+    let instance = |ip: &str| Instance::builder("orders").id("a").ip_addr(ip).port(80).build().unwrap();
+    let mut before = instance("10.0.0.1");
+    before.last_dirty_timestamp = Some(wall_clock_ms() - 30_000);
+    let (record, sent) = (Arc::new(Mutex::new(before)), Arc::new(Mutex::new(0)));
+    let (held, count) = (record.clone(), sent.clone());
+    let service = service_fn(move |request: Request<RequestBody>| {
+        let (held, count) = (held.clone(), count.clone());
+        async move {
+            let method = request.method().clone();
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            let mut held = held.lock().unwrap();
+            if method == Method::POST {
+                *count.lock().unwrap() += 1;
+                let sent = Instance::from_json(&body).unwrap();
+                if sent.last_dirty_timestamp >= held.last_dirty_timestamp {
+                    *held = sent;
+                }
+            }
+            Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(held.to_json())))
+        }
+    });
+    let years = 3 * 366 * 24 * 3_600_000;
+    move_wall_clock(-years);
+    let eureka = Eureka::builder().service_url("http://registry/eureka").http_service(service).build().unwrap();
+    let handle = eureka.registrar(instance("10.0.0.2"));
+    handle.register().await.unwrap();
+    sleep(Duration::from_secs(600)).await;
+    assert_eq!((record.lock().unwrap().ip_addr(), *sent.lock().unwrap()), (Some("10.0.0.1"), 1));
+    move_wall_clock(years);
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!((record.lock().unwrap().ip_addr(), *sent.lock().unwrap()), (Some("10.0.0.2"), 2));
+    sleep(Duration::from_secs(600)).await;
+    assert_eq!(*sent.lock().unwrap(), 2);
 }
 
 #[tokio::test(start_paused = true)]
