@@ -11,6 +11,17 @@ const LOOKUP_TIME: Duration = Duration::from_secs(1);
 /// Time limit of the check of the registered host name, in the background.
 const CHECK_TIME: Duration = Duration::from_secs(5);
 
+/// Knowledge about the address of an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AddressState {
+    /// No registry has accepted the instance yet.
+    New,
+    /// A registry has accepted the instance, but the machine may be in another network since.
+    Unconfirmed,
+    /// A registry has accepted the instance at its present address.
+    Confirmed,
+}
+
 type Route = dyn Fn(&AddressRules, Option<SocketAddr>) -> Option<IpAddr> + Send + Sync;
 
 /// Sources of the local address that is used to reach a target, or of the default route's address
@@ -38,16 +49,16 @@ impl Routes {
         &self,
         transport: &Transport,
         instance: &Instance,
-        confirmed: bool,
+        state: AddressState,
     ) -> Option<Instance> {
-        let detects = !confirmed || is_at_loopback(instance);
+        let detects = state != AddressState::Confirmed || is_at_loopback(instance);
         let mut found = match instance.address_rules() {
-            Some(rules) if detects => self.towards_registry(rules, transport, instance).await,
+            Some(rules) if detects => self.towards_registry(rules, transport, instance, state).await,
             _ => None,
         };
         let present = found.as_ref().unwrap_or(instance);
         if let Some((ip, look_up)) = present.pending_look_up()
-            && (!confirmed || found.is_some())
+            && (state == AddressState::New || found.is_some())
         {
             let name = self.names.of(ip, look_up.limit).await;
             if name.is_none() {
@@ -64,12 +75,14 @@ impl Routes {
     }
 
     /// Returns the instance with the local address of the route to the registry, since its callers
-    /// are in the same network. `None` if there is no better address than the present one.
+    /// are in the same network. `None` if there is no better address than the present one, or if a
+    /// route still uses an address that was registered.
     async fn towards_registry(
         &self,
         rules: &AddressRules,
         transport: &Transport,
         instance: &Instance,
+        state: AddressState,
     ) -> Option<Instance> {
         transport.find_servers().await;
         let hosts = transport.hosts();
@@ -77,7 +90,10 @@ impl Routes {
         // Only the first server is looked up, to limit the wait.
         if let Some((host, port)) = hosts.iter().find(|(host, _)| !is_loopback(host)) {
             let addresses = look_up(host, *port, transport).await;
-            found = addresses.into_iter().find_map(|address| (self.route)(rules, Some(address)));
+            let sources = addresses.into_iter().filter_map(|address| (self.route)(rules, Some(address)));
+            let sources: Vec<_> = sources.collect();
+            let is_registered = |ip: &&IpAddr| state != AddressState::New && is_at(instance, **ip);
+            found = sources.iter().find(is_registered).or(sources.first()).copied();
         }
         if found.is_none() && is_at_loopback(instance) {
             // The machine may have got a network since the instance was built.
@@ -149,8 +165,11 @@ async fn look_up(host: &str, port: u16, transport: &Transport) -> Vec<SocketAddr
 
 /// Returns the instance with this address; `None` if it already has it.
 fn with_other_address(instance: &Instance, ip: IpAddr) -> Option<Instance> {
-    let ip = ip.to_string();
-    (instance.ip_addr() != Some(&*ip)).then(|| instance.with_address(&ip))
+    (!is_at(instance, ip)).then(|| instance.with_address(&ip.to_string()))
+}
+
+fn is_at(instance: &Instance, ip: IpAddr) -> bool {
+    instance.ip_addr() == Some(&*ip.to_string())
 }
 
 #[cfg(test)]
@@ -167,6 +186,9 @@ mod tests {
     use crate::model::{Facts, HostLookup, LocalFacts};
     use crate::register::Registrar;
     use crate::time::move_wall_clock;
+
+    /// Status of a registry that refuses connections.
+    const REFUSED: u16 = 0;
 
     /// Machine with a registry, and the addresses of the registrations that were sent.
     #[derive(Clone, Default)]
@@ -192,12 +214,15 @@ mod tests {
                 async move {
                     let is_registration = request.method() == http::Method::POST;
                     let body = request.into_body().collect().await.unwrap().to_bytes();
-                    if is_registration {
+                    if is_registration && this.status.load(Ordering::Relaxed) != REFUSED {
                         this.sent.lock().unwrap().push(Instance::from_json(&body).unwrap());
                     }
                     let status = this.status.load(Ordering::Relaxed);
+                    if status == REFUSED {
+                        return Err(std::io::Error::from(std::io::ErrorKind::ConnectionRefused));
+                    }
                     let response = http::Response::builder().status(status).body(Full::<bytes::Bytes>::default());
-                    Ok::<_, std::convert::Infallible>(response.unwrap())
+                    Ok(response.unwrap())
                 }
             });
             let eureka = Eureka::builder().service_url(url).http_service(service).build().unwrap();
@@ -323,6 +348,46 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn address_that_changed_during_an_outage_is_registered_under_the_id_of_the_lease() {
+        for lease_is_lost in [false, true] {
+            let (network, _provider) = registered().await;
+            network.set(None, REFUSED);
+            tokio::time::sleep(Duration::from_secs(200)).await;
+            network.set(Some("10.0.0.5"), if lease_is_lost { 404 } else { 204 });
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            network.set(Some("10.0.0.5"), 204);
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            let last = network.last();
+            assert_eq!((last.ip_addr(), last.id()), (Some("10.0.0.5"), "10.0.0.4:orders:80"), "{lease_is_lost}");
+            let count = network.sent.lock().unwrap().len();
+            assert!(lease_is_lost || count == 2, "{count}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn outage_without_another_address_causes_no_registration() {
+        for route in [None, Some("10.0.0.4")] {
+            let (network, _provider) = registered().await;
+            network.set(None, REFUSED);
+            tokio::time::sleep(Duration::from_secs(3600)).await;
+            network.set(route, 204);
+            tokio::time::sleep(Duration::from_secs(3600)).await;
+            assert_eq!((network.last().ip_addr(), network.sent.lock().unwrap().len()), (Some("10.0.0.4"), 1));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn address_without_a_route_is_kept_when_the_lease_is_lost() {
+        let (network, _provider) = registered().await;
+        network.set(None, 404);
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        network.set(None, 204);
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(network.sent.lock().unwrap().len() > 1);
+        assert!(network.sent.lock().unwrap().iter().all(|sent| sent.ip_addr() == Some("10.0.0.4")));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn route_to_the_registry_follows_the_resolver_of_the_user() {
         let resolver =
             |_: &str| async { Ok::<_, std::io::Error>(crate::client::Resolved::new([[192, 0, 2, 9].into()])) };
@@ -335,7 +400,7 @@ mod tests {
         let mut instance = Instance::builder("orders").port(80).ip_addr("127.0.0.1").build().unwrap();
         let facts = instance.local.facts().unwrap().clone();
         instance.local = LocalFacts::new(Facts { rules: Some(AddressRules::default()), ..facts });
-        let found = routes.resolve(eureka.transport(), &instance, false).await.unwrap();
+        let found = routes.resolve(eureka.transport(), &instance, AddressState::New).await.unwrap();
         assert_eq!(found.ip_addr(), Some("10.0.0.7"));
     }
 
@@ -392,6 +457,21 @@ mod tests {
         network.names.lock().unwrap().clear();
         provider.set_status(crate::model::InstanceStatus::Starting).await.unwrap();
         assert_eq!(network.last_sent(), "node5");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn host_name_that_was_registered_is_kept_while_the_name_server_fails() {
+        let network = looked_up(None);
+        network.names.lock().unwrap().insert("10.0.0.5".parse().unwrap(), "node5".into());
+        let provider = network.provider("http://192.0.2.9/eureka/", true);
+        provider.register().await.unwrap();
+        network.names.lock().unwrap().clear();
+        for status in [REFUSED, 404, 204] {
+            network.set(Some("10.0.0.5"), status);
+            tokio::time::sleep(Duration::from_secs(60)).await;
+        }
+        assert!(network.sent.lock().unwrap().len() > 1);
+        assert_eq!(network.last().host_name(), Some("node5"));
     }
 
     #[tokio::test(start_paused = true)]

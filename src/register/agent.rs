@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
-use super::address::Routes;
+use super::address::{AddressState, Routes};
 use super::events::RegistrarEvent;
 use super::lifecycle::Lifecycle;
 use super::limiter::Limiter;
@@ -74,8 +74,7 @@ pub(super) struct Agent {
     /// True once the cancellation has begun. Heartbeats and registrations are no longer sent.
     cancelling: bool,
     routes: Routes,
-    /// True once a registry has accepted the instance at its present address.
-    address_confirmed: bool,
+    address: AddressState,
     /// True until the record in the registry was compared with the own one.
     unverified: bool,
     /// True when the record in the registry is read next.
@@ -269,7 +268,10 @@ impl Agent {
             metrics: ProviderMetrics::new(instance.app(), instance.id()),
             sent: (instance.status, 0),
             // An instance with a timestamp was accepted before, at this address.
-            address_confirmed: instance.last_dirty_timestamp.is_some(),
+            address: match instance.last_dirty_timestamp {
+                Some(_) => AddressState::Confirmed,
+                None => AddressState::New,
+            },
             instance,
             published: parts.published,
             vitals: parts.lifecycle.vitals.subscribe(),
@@ -550,7 +552,7 @@ impl Agent {
             // The connections are dead and the lease may be lost, perhaps in another network.
             let (app, instance) = (self.instance.app(), self.instance.id());
             tracing::info!(app, instance, ?skipped, "machine was suspended or its clock set, sending heartbeat");
-            self.address_confirmed = false;
+            self.doubt_address();
             // The record may be older now than the clock.
             self.looked = None;
         } else if now < self.next {
@@ -562,8 +564,9 @@ impl Agent {
             return self.sync_and_record().await;
         }
         self.renew_and_record().await?;
-        // The network may come up later than the machine resumes.
-        if !self.address_confirmed && self.failing_since.is_none() && self.is_in_sync() && !self.is_closing() {
+        // The network may come up later than the machine resumes, or be another after an outage.
+        let is_settled = self.failing_since.is_none() && self.is_in_sync() && !self.is_closing();
+        if is_settled && self.address != AddressState::Confirmed {
             self.relocate().await?;
         }
         Ok(())

@@ -5,8 +5,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{Agent, renewal_interval};
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::model::InstanceStatus;
+use crate::register::address::AddressState;
 use crate::register::events::RegistrarEvent;
 use crate::register::state::RegistrarState;
 use crate::time::{jittered, lengthened};
@@ -59,7 +60,12 @@ impl Agent {
         if self.instance.status == InstanceStatus::Up {
             self.lifecycle.set_listed();
         }
-        if !std::mem::replace(&mut self.address_confirmed, true) {
+        let is_new = match std::mem::replace(&mut self.address, AddressState::Confirmed) {
+            AddressState::New => true,
+            AddressState::Unconfirmed => self.published.lock().ip_addr != self.instance.ip_addr,
+            AddressState::Confirmed => false,
+        };
+        if is_new {
             self.routes.check_registered(&self.transport, &self.instance);
         }
         *self.published.lock() = self.instance.clone();
@@ -119,6 +125,9 @@ impl Agent {
     }
 
     fn on_failure(&mut self, error: &Error) {
+        if matches!(error.kind(), Kind::Connect | Kind::Timeout | Kind::Call) {
+            self.doubt_address();
+        }
         self.lifecycle.set_unreachable(true);
         self.show_failure();
         self.publish_metrics();

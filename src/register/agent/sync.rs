@@ -11,6 +11,7 @@ use super::{Agent, Done, Interruption, Outcome, draining, timed_out, unless_shut
 use crate::error::Error;
 use crate::metrics::DrainPhase;
 use crate::model::InstanceStatus;
+use crate::register::address::AddressState;
 use crate::register::events::RegistrarEvent;
 use crate::register::state::RegistrarState;
 use crate::time::{Backoff, add_capped};
@@ -116,6 +117,7 @@ impl Agent {
             self.lifecycle.set_renewed(false);
             self.known = false;
             self.overrides.lost();
+            self.doubt_address();
         }
         // A server that has a record with the same timestamp would keep its own one.
         self.mark_changed();
@@ -123,16 +125,23 @@ impl Agent {
         self.register(&transport).await
     }
 
+    /// Has the address of the instance detected again, since the machine may be in another network.
+    pub(super) fn doubt_address(&mut self) {
+        if self.address == AddressState::Confirmed {
+            self.address = AddressState::Unconfirmed;
+        }
+    }
+
     /// Registers again if the instance has another address, although its lease is alive.
     pub(super) async fn relocate(&mut self) -> Result<(), Interruption> {
-        let resolved = self.routes.resolve(&self.transport, &self.instance, false);
+        let resolved = self.routes.resolve(&self.transport, &self.instance, self.address);
         let found = unless_shut_down(&mut self.shutdown, resolved).await?;
         if found.is_some_and(|found| found.ip_addr != self.instance.ip_addr) {
             // The registration detects the address as well.
             self.mark_changed();
             self.request_change();
         } else {
-            self.address_confirmed = true;
+            self.address = AddressState::Confirmed;
         }
         Ok(())
     }
@@ -143,11 +152,12 @@ impl Agent {
     /// since its timestamp is older.
     async fn register(&mut self, transport: &Transport) -> Outcome {
         self.registered = false;
-        let resolved = self.routes.resolve(transport, &self.instance, self.address_confirmed);
+        let resolved = self.routes.resolve(transport, &self.instance, self.address);
         let found = unless_shut_down(&mut self.shutdown, resolved).await?;
         if let Some(found) = found {
             // A registry that has the instance keeps its record under the id that it has.
-            self.instance = if self.succeeded { found.with_id_of(&self.instance) } else { found };
+            let has_lease = self.succeeded || self.address == AddressState::Unconfirmed;
+            self.instance = if has_lease { found.with_id_of(&self.instance) } else { found };
         }
         self.recall().await?;
         self.attempted = true;
