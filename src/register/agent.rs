@@ -298,10 +298,10 @@ impl Agent {
             succeeded: false,
             failing_since: None,
             warned: None,
-            retry: Backoff::new(Duration::from_secs(1).min(interval), interval),
+            retry: backoff_of(interval),
             change_failing: false,
             warned_of_change: None,
-            backoff: Backoff::new(Duration::from_secs(1).min(interval), interval),
+            backoff: backoff_of(interval),
             next: Instant::now(),
             clocks: Moment::now(),
             server: None,
@@ -474,6 +474,10 @@ impl Agent {
                 change.apply(&mut self.published.lock());
                 if change.apply(&mut self.instance) {
                     self.mark_changed();
+                    if matches!(change, Change::Lease(_)) {
+                        let backoff = backoff_of(renewal_interval(&self.instance));
+                        (self.backoff, self.retry) = (backoff, backoff);
+                    }
                 }
             }
         }
@@ -625,6 +629,11 @@ fn deregistered(operation: &'static str, instance: &Instance) -> Error {
 
 async fn until(at: Option<Instant>) {
     sleep_until(at.unwrap_or_else(Instant::now)).await;
+}
+
+/// Returns the delays after failures, of which none is longer than an interval.
+fn backoff_of(interval: Duration) -> Backoff {
+    Backoff::new(Duration::from_secs(1).min(interval), interval)
 }
 
 fn renewal_interval(instance: &Instance) -> Duration {

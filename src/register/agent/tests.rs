@@ -1,4 +1,5 @@
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -86,6 +87,31 @@ async fn newer_record_is_replaced_once_a_clock_that_was_years_behind_is_set() {
     assert_eq!((record.lock().unwrap().ip_addr(), *sent.lock().unwrap()), (Some("10.0.0.2"), 2));
     sleep(Duration::from_secs(600)).await;
     assert_eq!(*sent.lock().unwrap(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn failed_heartbeats_are_repeated_by_the_interval_that_was_set_last() {
+    let is_down = Arc::new(AtomicBool::new(false));
+    let (down, beats) = (is_down.clone(), Arc::new(Mutex::new(Vec::new())));
+    let (sent, start) = (beats.clone(), Instant::now());
+    let service = service_fn(move |request: Request<RequestBody>| {
+        let status = if down.load(Ordering::Relaxed) { 500 } else { 200 };
+        if request.method() == Method::PUT {
+            sent.lock().unwrap().push(start.elapsed());
+        }
+        std::future::ready(Ok::<_, Infallible>(
+            Response::builder().status(status).body(Full::<Bytes>::default()).unwrap(),
+        ))
+    });
+    let eureka = Eureka::builder().service_url("http://registry/eureka").http_service(service).build().unwrap();
+    let handle = eureka.registrar(Instance::builder("orders").ip_addr("10.0.0.1").port(80).build().unwrap());
+    handle.register().await.unwrap();
+    handle.set_lease(Duration::from_secs(3), Duration::from_secs(9)).await.unwrap();
+    is_down.store(true, Ordering::Relaxed);
+    sleep(Duration::from_secs(120)).await;
+    let beats = beats.lock().unwrap();
+    assert!(beats.windows(2).all(|pair| pair[1] - pair[0] < Duration::from_secs(4)), "{beats:?}");
+    assert!(beats.len() > 30, "{beats:?}");
 }
 
 #[tokio::test(start_paused = true)]
