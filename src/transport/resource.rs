@@ -54,7 +54,7 @@ pub(crate) enum Part {
     Listed(Full),
     /// The status is 404: the registry has no instance of the application, or the server is no
     /// registry.
-    NotFound(Box<NotFound>),
+    NotFound(NotFound),
 }
 
 /// Response 404.
@@ -139,7 +139,7 @@ impl Transport {
                 if response.status == StatusCode::NOT_FOUND {
                     let empty = Fetched { digest: None, etag: None, ..head };
                     let error = response.error(subject, &server);
-                    return Ok(Part::NotFound(Box::new(NotFound { empty, error })));
+                    return Ok(Part::NotFound(NotFound { empty, error }));
                 }
                 let DecodedList { list, skipped } = response.into_list()?;
                 if is_application && list.applications.is_empty() {

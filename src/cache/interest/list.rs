@@ -73,7 +73,7 @@ impl List {
             copy.restore(&all);
             list.old = Some(copy.snapshot());
         }
-        if recent.len() > 0 {
+        if !recent.is_empty() {
             list.local.restore(&recent);
             list.snapshot = list.local.snapshot();
         }

@@ -74,13 +74,13 @@ impl UsedRefresher {
 
     /// Decides on responses with 404, after a request for a proof if their servers have not proved
     /// to be registries.
-    pub(super) async fn decide(&mut self, unproved: Vec<(Resource, Instant, Box<NotFound>)>) -> VecDeque<Finished> {
+    pub(super) async fn decide(&mut self, unproved: Vec<(Resource, Instant, NotFound)>) -> VecDeque<Finished> {
         let is_proved = unproved.iter().all(|(.., not_found)| self.proof.covers(not_found.server()));
         if !is_proved && !self.proof.was_requested {
             // The lists have an error of their own.
             let _ = self.prove().await;
         }
-        let decide = |(resource, began, not_found): (_, _, Box<NotFound>)| {
+        let decide = |(resource, began, not_found): (_, _, NotFound)| {
             let is_registry = self.proof.covers(not_found.server());
             (resource, began, if is_registry { Ok(Part::NotFound(not_found)) } else { Err(not_found.into_error()) })
         };
