@@ -8,6 +8,9 @@ use crate::transport::Transport;
 
 /// Time limit of the DNS look-up of the registry before the first registration.
 const LOOKUP_TIME: Duration = Duration::from_secs(1);
+/// Maximum number of servers that are looked up when the address of a registered instance is
+/// detected again.
+const MAX_LOOKED_UP: usize = 3;
 /// Time limit of the check of the registered host name, in the background.
 const CHECK_TIME: Duration = Duration::from_secs(5);
 
@@ -87,13 +90,18 @@ impl Routes {
         transport.find_servers().await;
         let hosts = transport.hosts();
         let mut found = None;
-        // Only the first server is looked up, to limit the wait.
-        if let Some((host, port)) = hosts.iter().find(|(host, _)| !is_loopback(host)) {
+        // A limited number of servers is looked up, to limit the wait. Several may be reached by
+        // different interfaces, of which the registered one is kept.
+        let was_registered = state != AddressState::New;
+        let looked_up = if was_registered { MAX_LOOKED_UP } else { 1 };
+        for (host, port) in hosts.iter().filter(|(host, _)| !is_loopback(host)).take(looked_up) {
             let addresses = look_up(host, *port, transport).await;
             let sources = addresses.into_iter().filter_map(|address| (self.route)(rules, Some(address)));
             let sources: Vec<_> = sources.collect();
-            let is_registered = |ip: &&IpAddr| state != AddressState::New && is_at(instance, **ip);
-            found = sources.iter().find(is_registered).or(sources.first()).copied();
+            if was_registered && sources.iter().any(|ip| is_at(instance, *ip)) {
+                return None;
+            }
+            found = found.or(sources.first().copied());
         }
         if found.is_none() && is_at_loopback(instance) {
             // The machine may have got a network since the instance was built.
@@ -402,6 +410,24 @@ mod tests {
         instance.local = LocalFacts::new(Facts { rules: Some(AddressRules::default()), ..facts });
         let found = routes.resolve(eureka.transport(), &instance, AddressState::New).await.unwrap();
         assert_eq!(found.ip_addr(), Some("10.0.0.7"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn address_that_the_route_to_one_of_two_servers_uses_is_kept() {
+        let eureka = Eureka::builder().service_url("http://192.0.2.1/eureka,http://192.0.2.2/eureka");
+        let eureka = eureka.shuffle_servers(false).build().unwrap();
+        let route = |_: &AddressRules, target: Option<SocketAddr>| match target?.ip().to_string().as_str() {
+            "192.0.2.1" => Some([10, 0, 0, 7].into()),
+            _ => Some([10, 0, 0, 4].into()),
+        };
+        let routes = Routes { route: Arc::new(route), ..Routes::default() };
+        let mut instance = Instance::builder("orders").port(80).ip_addr("10.0.0.4").build().unwrap();
+        let facts = instance.local.facts().unwrap().clone();
+        instance.local = LocalFacts::new(Facts { rules: Some(AddressRules::default()), ..facts });
+        for (state, expected) in [(AddressState::New, Some("10.0.0.7")), (AddressState::Unconfirmed, None)] {
+            let found = routes.resolve(eureka.transport(), &instance, state).await;
+            assert_eq!(found.as_ref().and_then(Instance::ip_addr), expected, "{state:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -9,6 +9,7 @@ use super::{Agent, Interruption, renewal_interval, unless_shut_down};
 use crate::model::{Instance, InstanceStatus};
 use crate::register::events::RegistrarEvent;
 use crate::time::wall_clock_ms;
+use crate::transport::Transport;
 
 /// Maximum clock difference for which a newer record in the registry is replaced. A timestamp that
 /// is further ahead is not a time.
@@ -24,7 +25,7 @@ impl Agent {
     /// was ahead may have left a newer record, which the registry keeps. The own timestamp is then
     /// raised above it, and the instance registers again.
     pub(super) async fn look(&mut self) -> Result<(), Interruption> {
-        let read = self.read();
+        let read = self.read(self.background.clone());
         let Some(found) = self.attend_during(read).await? else {
             self.look_due = true;
             return Ok(());
@@ -34,17 +35,18 @@ impl Agent {
     }
 
     /// Reads the record in the registry, and returns `true` if there is one. Nothing but a shutdown
-    /// interrupts it, since what follows depends on the result.
+    /// interrupts it, and it is sent although the servers ask for a pause of reads, since what
+    /// follows depends on the result.
     pub(super) async fn see_record(&mut self) -> Result<bool, Interruption> {
-        let read = self.read();
+        let read = self.read(self.transport.clone());
         let found = unless_shut_down(&mut self.shutdown, read).await?;
         Ok(self.compare(found))
     }
 
     /// Returns the record in the registry; `None` if it has none or does not respond in time.
-    fn read(&mut self) -> impl Future<Output = Option<Instance>> + Send + use<> {
+    fn read(&mut self, transport: Transport) -> impl Future<Output = Option<Instance>> + Send + use<> {
         (self.look_due, self.looked) = (false, Some(Instant::now()));
-        let (transport, own) = (self.background.clone(), self.instance.clone());
+        let own = self.instance.clone();
         let limit = LOOK_TIME.min(renewal_interval(&own) / 2);
         async move { timeout(limit, transport.registered(own.app(), own.id())).await.ok()?.ok()? }
     }

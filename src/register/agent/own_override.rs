@@ -63,12 +63,13 @@ impl Agent {
     }
 
     /// Reads the record that an earlier process with the same id may have left, before it is
-    /// replaced. An override with the mark is the own one, and is removed unless it is wanted.
+    /// replaced. An override with the mark is the own one, and is removed unless it is wanted. A
+    /// pause of reads does not hold it back, since the registration follows.
     pub(super) async fn recall(&mut self) -> Result<(), Interruption> {
         if self.own_override.recalled {
             return Ok(());
         }
-        let (transport, own) = (self.background.clone(), self.instance.clone());
+        let (transport, own) = (self.transport.clone(), self.instance.clone());
         let read = timeout(RECALL_TIME, transport.instance_within(own.app(), own.id(), RECALL_TIME));
         let Ok(Ok(found)) = unless_shut_down(&mut self.shutdown, read).await? else { return Ok(()) };
         self.own_override.recalled = true;

@@ -132,3 +132,32 @@ async fn clock_that_is_set_back_delays_no_heartbeat_and_loses_no_change() {
     let beats = writes.lock().unwrap().iter().filter(|(_, method, _)| *method == Method::PUT).count();
     assert!((17..=23).contains(&beats), "{beats}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn status_is_not_held_back_by_the_delay_after_a_refused_change() {
+    let refuses = Arc::new(AtomicBool::new(false));
+    let (refused, statuses) = (refuses.clone(), Arc::new(Mutex::new(Vec::new())));
+    let registered = statuses.clone();
+    let service = service_fn(move |request: Request<RequestBody>| {
+        let (is_refused, registered) = (refused.load(Ordering::Relaxed), registered.clone());
+        async move {
+            let is_registration = request.method() == Method::POST;
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            if is_registration && !is_refused {
+                registered.lock().unwrap().push(Instance::from_json(&body).unwrap().status());
+            }
+            let status = if is_registration && is_refused { 503 } else { 200 };
+            Ok::<_, Infallible>(Response::builder().status(status).body(Full::<Bytes>::default()).unwrap())
+        }
+    });
+    let eureka = Eureka::builder().service_url("http://registry/eureka").http_service(service).build().unwrap();
+    let handle = eureka.registrar(Instance::builder("orders").ip_addr("10.0.0.1").port(80).build().unwrap());
+    handle.register().await.unwrap();
+    refuses.store(true, Ordering::Relaxed);
+    assert!(handle.update_metadata([("load", "1")]).await.is_err());
+    refuses.store(false, Ordering::Relaxed);
+    let begun = Instant::now();
+    handle.set_status(InstanceStatus::Down).await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(16), "{:?}", begun.elapsed());
+    assert_eq!(*statuses.lock().unwrap(), [InstanceStatus::Up, InstanceStatus::Down]);
+}
