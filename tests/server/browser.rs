@@ -84,6 +84,10 @@ impl Browser {
     }
 
     async fn call(&mut self, session: Option<&str>, method: &str, params: Value) -> Value {
+        self.try_call(session, method, params).await.unwrap_or_else(|error| panic!("{method}: {error}"))
+    }
+
+    async fn try_call(&mut self, session: Option<&str>, method: &str, params: Value) -> Result<Value, Value> {
         self.id += 1;
         let mut message = json!({"id": self.id, "method": method, "params": params});
         if let Some(session) = session {
@@ -93,8 +97,7 @@ impl Browser {
         loop {
             let message = self.receive().await;
             if message["id"] == self.id {
-                assert!(message.get("error").is_none(), "{method}: {message}");
-                return message["result"].clone();
+                return message.get("error").map_or_else(|| Ok(message["result"].clone()), |error| Err(error.clone()));
             }
             self.events.push(message);
         }
@@ -138,13 +141,14 @@ impl Page<'_> {
     pub(crate) async fn wait(&mut self, condition: &str) {
         let begun = tokio::time::Instant::now();
         loop {
-            // A page that is just being replaced has no context.
+            // A page that is just being replaced has no context, or ends the call with an error.
             let params = json!({"expression": format!("Boolean({condition})"), "returnByValue": true});
-            let result = self.call("Runtime.evaluate", params).await;
-            if result["result"]["value"] == true {
+            let session = self.session.clone();
+            let result = self.browser.try_call(Some(&session), "Runtime.evaluate", params).await;
+            if result.as_ref().is_ok_and(|result| result["result"]["value"] == true) {
                 return;
             }
-            assert!(begun.elapsed() < LIMIT, "{condition}: {result}");
+            assert!(begun.elapsed() < LIMIT, "{condition}: {result:?}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
