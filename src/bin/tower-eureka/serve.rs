@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 use tower_eureka::server::{Listener, Property};
 use tower_eureka::{EurekaServer, Settings};
 
@@ -20,9 +21,10 @@ pub(crate) const LISTEN: &str = "TOWER_EUREKA_LISTEN";
 const MOUNT: &str = "/eureka";
 /// Maximum time for requests in flight after the signal.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(5);
-/// Maximum time to send queued changes to the peers: at the signal, and again after the last
-/// request.
+/// Maximum time to send queued changes to the peers, from the signal on.
 const HAND_OVER_LIMIT: Duration = Duration::from_secs(5);
+/// The same after the last request, if that time is over.
+const LAST_HAND_OVER_LIMIT: Duration = Duration::from_secs(1);
 
 #[derive(Args, Debug)]
 pub(crate) struct Serve {
@@ -103,16 +105,18 @@ impl Serve {
             // The node leaves the cluster while requests in flight continue.
             let leaving = async {
                 stopping().await;
+                let until = Instant::now() + HAND_OVER_LIMIT;
                 registry.leave(HAND_OVER_LIMIT).await;
+                until
             };
             let managing = async {
                 if let Some(listener) = management {
                     listener.serve(registry.management(MOUNT), stopping()).await;
                 }
             };
-            tokio::join!(listener.serve(app, stopping()), managing, leaving);
+            let (_, (), until) = tokio::join!(listener.serve(app, stopping()), managing, leaving);
             // These requests may have queued further changes.
-            registry.leave(HAND_OVER_LIMIT).await
+            registry.leave(until.saturating_duration_since(Instant::now()).max(LAST_HAND_OVER_LIMIT)).await
         };
         let interrupted = async {
             let signal = loop {
