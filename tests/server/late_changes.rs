@@ -246,3 +246,43 @@ async fn node_that_is_not_open_yet_sends_the_changes_of_an_outage() {
     assert_eq!(state(&b), Some((OutOfService, OutOfService)));
     assert!(b.order("y").is_none());
 }
+
+/// The peer refuses whatever is sent for minutes, and its lists as well, as with a wrong password.
+#[tokio::test(start_paused = true)]
+async fn deleted_override_stays_deleted_although_the_peer_refuses_everything_for_minutes() {
+    let network = Network::default();
+    let [a, b] = ALL.map(|name| network.node(name, &ALL));
+    soon().await;
+    a.register("x", 100).await;
+    put(&a, OUT).await;
+    soon().await;
+    network.host("b", axum::Router::new().fallback(|| async { StatusCode::UNAUTHORIZED }));
+    delete(&a, "apps/ORDERS/x/status").await;
+    a.register("x", 200).await;
+    for _ in 0..6 {
+        assert_eq!(a.heartbeat("x", 200).await, StatusCode::OK);
+        tokio::time::sleep(30 * SECOND).await;
+    }
+    network.host("b", b.router.clone());
+    for _ in 0..4 {
+        assert_eq!(a.heartbeat("x", 200).await, StatusCode::OK);
+        tokio::time::sleep(30 * SECOND).await;
+    }
+    assert_eq!([state(&a), state(&b)], [Some((Up, Unknown)); 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_change_is_sent_again_within_seconds() {
+    let network = Network::default();
+    let [a, b] = ALL.map(|name| network.node(name, &ALL));
+    let refuses = network.refusing_batches(&b, StatusCode::INTERNAL_SERVER_ERROR);
+    soon().await;
+    a.register("x", 100).await;
+    soon().await;
+    refuses.set(true);
+    put(&a, OUT).await;
+    tokio::time::sleep(SECOND).await;
+    refuses.set(false);
+    tokio::time::sleep(8 * SECOND).await;
+    assert_eq!(state(&b), Some((OutOfService, OutOfService)));
+}

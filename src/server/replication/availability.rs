@@ -31,8 +31,14 @@ impl Availability {
         self.responds.store(responds, Relaxed);
     }
 
-    pub(super) fn set_refuses(&self, refuses: bool) {
-        self.refuses.store(refuses, Relaxed);
+    /// Returns true if the peer responded to the last batch with an error.
+    pub(super) fn is_refusing(&self) -> bool {
+        self.refuses.load(Relaxed)
+    }
+
+    /// Records whether the peer refused a batch. Returns true if it refused the one before.
+    pub(super) fn set_refuses(&self, refuses: bool) -> bool {
+        self.refuses.swap(refuses, Relaxed)
     }
 
     /// Returns the availability if it changed since the last call, and logs that the peer was found

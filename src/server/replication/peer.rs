@@ -63,7 +63,7 @@ pub(in crate::server) struct Peer {
     wake: Notify,
     /// Notified after each step of the task that sends the queue.
     settled: Notify,
-    /// Notified when the peer takes changes again after an outage.
+    /// Notified when the peer takes changes again after it did not, and soon after it refused some.
     recovered: Notify,
     loopback: Loopback,
     clock: PeerClock,
@@ -179,7 +179,9 @@ impl Peer {
         }
         match &outcome {
             Ok(Some(_)) => {
-                self.availability.set_refuses(false);
+                if self.availability.set_refuses(false) && !self.doubtful().is_empty() {
+                    self.recovered.notify_one();
+                }
                 self.note_other();
             }
             // This node is no peer of its own.
@@ -187,7 +189,9 @@ impl Peer {
                 self.availability.set_responds(true);
                 return outcome;
             }
-            Err(error) if error.status().is_some() && !error.is_paused() => self.availability.set_refuses(true),
+            Err(error) if error.status().is_some() && !error.is_paused() => {
+                self.availability.set_refuses(true);
+            }
             // A peer that was not reached refused nothing.
             Err(_) => {}
         }
@@ -352,7 +356,8 @@ impl Peer {
         self.loopback.is_own()
     }
 
-    /// Waits until the peer takes changes again after an outage.
+    /// Waits until the peer takes changes again after an outage, or until a change that it refused
+    /// may be sent again.
     pub(in crate::server) async fn recovered(&self) {
         self.recovered.notified().await;
     }
@@ -373,7 +378,12 @@ impl Peer {
         self.queue().give_up(target);
     }
 
-    /// Returns true if the peer did not take the last batch.
+    /// Returns true if the peer refused the last batch for good.
+    pub(in crate::server) fn is_refusing(&self) -> bool {
+        self.availability.is_refusing()
+    }
+
+    /// Returns true if the last batch is kept for the peer.
     pub(in crate::server) fn is_failing(&self) -> bool {
         self.queue().failures() > 0
     }
@@ -426,7 +436,7 @@ impl Peer {
         let (overflows, mut logged) = (Throttle::new(LOG_INTERVAL), 0);
         loop {
             let step = self.queue().poll(Instant::now());
-            let overflowed = self.lost().dropped;
+            let overflowed = self.queue().counters().overflowed;
             if overflowed > logged && overflows.pass().is_some() {
                 let dropped = overflowed - std::mem::replace(&mut logged, overflowed);
                 tracing::warn!(peer = %self.url.as_str(), dropped, "queue of a peer is full, changes dropped");
@@ -525,6 +535,7 @@ impl Peer {
             if let Some(suppressed) = self.refusals.pass() {
                 let changes = changes.len();
                 tracing::warn!(%peer, %error, changes, suppressed, "peer refuses changes, changes dropped");
+                self.recovered.notify_one();
             }
         } else if let Some(Lasting { count, elapsed }) = self.failures.occurred() {
             tracing::warn!(%peer, %error, count, ?elapsed, "cannot send changes to a peer, keeping them");

@@ -96,16 +96,20 @@ pub(super) async fn reconcile(cluster: Arc<Cluster>, peer: Arc<Peer>) {
         if !reconciler.peer.is_own() {
             let result = match reconciler.cluster.node.is_open() {
                 true => reconciler.run().await,
-                false => reconciler.resolve_doubtful().await,
+                false => Ok(()),
             };
+            // The lists of the peer, or of this node, may be unusable although instances are not.
+            let result = reconciler.resolve_doubtful().await.and(result);
             if let Err(error) = &result {
                 tracing::debug!(peer = %reconciler.peer.url().as_str(), %error, "cannot reconcile with a peer");
             }
             reconciler.schedule.has_failed = result.is_err();
             // While the peer takes batches but no comparison succeeds, changes wait no longer.
-            failed = if result.is_err() && !reconciler.peer.is_failing() { failed + 1 } else { 0 };
+            let (peer, doubtful) = (&reconciler.peer, reconciler.peer.doubtful());
+            let takes_batches = !peer.is_failing() && !peer.is_refusing();
+            failed = if result.is_err() && takes_batches && !doubtful.is_empty() { failed + 1 } else { 0 };
             if failed >= DOUBT_TRIES {
-                reconciler.peer.doubtful().iter().for_each(|target| reconciler.peer.give_up(target));
+                doubtful.iter().for_each(|target| peer.give_up(target));
             }
         }
     }
@@ -164,7 +168,7 @@ impl Reconciler {
         // not.
         let was_suspended = self.last_success.is_some_and(|last| last.elapsed() > MAX_GAP);
         let mut full = was_suspended || self.schedule.needs_full(lost, began);
-        let doubtful = self.peer.doubtful();
+        let doubtful = self.doubtful();
         if full && self.schedule.has_refused(lost) {
             // What was sent may be among the refused changes.
             self.sent.clear();
@@ -224,10 +228,22 @@ impl Reconciler {
         result
     }
 
-    /// Compares only the instances in doubt.
+    /// Compares only the instances that are still in doubt.
     async fn resolve_doubtful(&mut self) -> Result<(), Error> {
-        let doubtful: Vec<_> = self.peer.doubtful().into_iter().map(Difference::possible).collect();
+        if self.peer.is_failing() {
+            return Ok(());
+        }
+        let doubtful: Vec<_> = self.doubtful().into_iter().map(Difference::possible).collect();
         self.resolve_all(&doubtful, &mut Summary::default()).await
+    }
+
+    /// Returns the instances in doubt. While the peer refuses batches, only one of them is tried.
+    fn doubtful(&self) -> Vec<Arc<Target>> {
+        let mut doubtful = self.peer.doubtful();
+        if self.peer.is_refusing() {
+            doubtful.truncate(1);
+        }
+        doubtful
     }
 
     /// Resolves the differences. Continues after a fetch that failed, and returns its error if all
@@ -340,11 +356,20 @@ impl Reconciler {
             return Resolution::Pending;
         }
         // Before the state is read: a later change is queued. During an outage nothing can be sent.
-        let was_doubtful = !self.peer.is_failing() && self.peer.settle(target);
+        let is_failing = self.peer.is_failing();
+        let was_doubtful = !is_failing && self.peer.settle(target);
+        if was_doubtful {
+            // What was sent did not arrive.
+            self.sent.remove(target);
+        }
         let resolution = match (registry.instance(&target.app, &target.id, now), theirs) {
             (Some(ours), Some(theirs)) if agree(&ours, &theirs) => Resolution::None,
-            (Some(ours), Some(theirs)) if !replaces(&theirs, &ours) => self.send(target, &ours, &theirs),
+            (Some(ours), Some(theirs)) if !replaces(&theirs, &ours) => match is_failing {
+                true => Resolution::Pending,
+                false => self.send(target, &ours, &theirs),
+            },
             (None, Some(theirs)) => match registry.tombstone(&target.app, &target.id) {
+                Some(ended) if ended >= Version::of(&theirs) && is_failing => Resolution::Pending,
                 Some(ended) if ended >= Version::of(&theirs) => {
                     self.send_once(target, ended, [(ReplicationAction::Cancel, None)])
                 }
@@ -358,7 +383,7 @@ impl Reconciler {
                 if ended {
                     audit::ended(&target.app, &target.id, ours.status, self.peer.url().as_str());
                     Resolution::Adopted
-                } else if was_doubtful {
+                } else if was_doubtful && is_alive(&ours, node.published_now()) {
                     self.send_once(target, Version::of(&ours), [(ReplicationAction::Register, None)])
                 } else {
                     Resolution::None
@@ -408,9 +433,6 @@ impl Reconciler {
         version: Version,
         changes: impl IntoIterator<Item = (ReplicationAction, Option<InstanceStatus>)>,
     ) -> Resolution {
-        if self.peer.is_failing() {
-            return Resolution::Pending;
-        }
         if self.sent.insert(target.clone(), version) == Some(version) {
             return Resolution::None;
         }

@@ -126,12 +126,14 @@ pub(super) struct Counters {
     pub(super) heartbeats: u64,
     /// Changes in batches that the peer refused.
     refused: u64,
+    /// Instances in doubt that could not be compared.
+    given_up: u64,
 }
 
 /// Numbers of changes that a peer does not receive.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::server) struct LostChanges {
-    /// Changes that were dropped from a full queue.
+    /// Changes that were dropped from a full queue, or could not be compared.
     pub(in crate::server) dropped: u64,
     /// Changes in batches that the peer refused.
     pub(in crate::server) refused: u64,
@@ -140,7 +142,7 @@ pub(in crate::server) struct LostChanges {
 impl Counters {
     /// Returns the numbers of changes that only a full comparison finds.
     pub(super) fn lost(self) -> LostChanges {
-        LostChanges { dropped: self.overflowed, refused: self.refused }
+        LostChanges { dropped: self.overflowed + self.given_up, refused: self.refused }
     }
 
     /// Returns the numbers of tasks that no other replaced, with the names of the reasons.
@@ -319,7 +321,8 @@ impl Queue {
         changes.iter().for_each(|change| self.doubt_refused(change));
     }
 
-    /// Notes that a change is lost. If the order matters, its instance is in doubt from now on.
+    /// Notes that the peer refused a change. If the order matters, its instance is in doubt from
+    /// now on.
     pub(super) fn doubt_refused(&mut self, change: &Change) {
         if change.is_ordered() && self.limits.doubt.is_some() {
             self.doubt(change.target.clone());
@@ -355,10 +358,9 @@ impl Queue {
         self.doubtful.remove(target)
     }
 
-    /// Ends the doubt about an instance that cannot be compared. It counts as a dropped change, so
-    /// a full comparison follows.
+    /// Ends the doubt about an instance that cannot be compared. A full comparison follows.
     pub(super) fn give_up(&mut self, target: &Target) {
-        self.counters.overflowed += u64::from(self.doubtful.remove(target));
+        self.counters.given_up += u64::from(self.doubtful.remove(target));
     }
 
     /// Returns true if nothing waits and nothing is in flight.

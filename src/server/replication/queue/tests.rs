@@ -312,7 +312,7 @@ fn peer_with_only_instances_in_doubt_is_tried_with_empty_batches() {
     assert_eq!(bench.queue.doubtful().len(), 1);
     let target = Target { app: "ORDERS".into(), id: "a".into() };
     bench.queue.give_up(&target);
-    assert_eq!(bench.queue.counters().overflowed, 1, "a full comparison follows");
+    assert_eq!(bench.queue.counters().lost().dropped, 1, "a full comparison follows");
 }
 
 #[test]
