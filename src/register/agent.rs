@@ -512,14 +512,13 @@ impl Agent {
         self.registered && self.due_override().is_none()
     }
 
-    /// Sends the changes as soon as the limiter and the back-off permit, and without the back-off
-    /// if a caller waits or the status changed. Before the registry has the instance, they are part
-    /// of the registration.
+    /// Sends the changes as soon as the limiter and the back-off permit. Another status does not
+    /// wait for the back-off. Before the registry has the instance, they are part of the
+    /// registration.
     fn request_change(&mut self) {
         if self.known && !self.is_closing() && !self.is_in_sync() {
-            let is_urgent = !self.waiting.is_empty() || self.instance.status != self.sent.0;
             // The limiter is asked again, and sets its time again.
-            let later = self.change_at.filter(|_| !is_urgent);
+            let later = self.change_at.filter(|_| self.instance.status == self.sent.0);
             self.change_at = Some(later.unwrap_or_else(Instant::now));
         }
     }

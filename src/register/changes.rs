@@ -41,7 +41,8 @@ impl Registrar {
     ///
     /// Before [`register`](Self::register) and after [`deregister`](Self::deregister) they become
     /// part of the next registration. Otherwise the method returns once the change is registered,
-    /// as [`set_status`](Self::set_status) does.
+    /// as [`set_status`](Self::set_status) does, and up to an interval later if an earlier change
+    /// was rejected.
     ///
     /// # Errors
     /// If the request fails, which is repeated in the background. Also once the
