@@ -13,21 +13,25 @@ const LIST_BEGIN: &[u8] = br#"{"replicationList":["#;
 const LIST_END: &[u8] = b"]}";
 
 /// Returns what to send for a queued change, with the items.
+pub(super) fn items<'a>(
+    local: &'a LocalNode,
+    change: &Change,
+) -> impl Iterator<Item = (Change, ReplicationItem)> + use<'a> {
+    let item = move |change: Change| item(local, &change).map(|item| (change, item));
+    sent_for(local, change).into_iter().flatten().filter_map(item)
+}
+
+/// Returns the changes to send for a queued one, which is the only one as a rule.
 ///
-/// If the instance has registered again since its cancellation, that is the registration. The
+/// If the instance has registered again since its cancellation, the registration is sent. The
 /// cancellation also ended the override, which the peer would otherwise apply to the registration.
-pub(super) fn items(local: &LocalNode, change: &Change) -> Vec<(Change, ReplicationItem)> {
+fn sent_for(local: &LocalNode, change: &Change) -> [Option<Change>; 2] {
     let returned = (change.action == ReplicationAction::Cancel).then(|| local.instance(&change.target)).flatten();
-    let changes = match returned {
-        Some(ours) => {
-            let with = |action, status| Change { target: change.target.clone(), action, status };
-            let had_none = ours.overridden_status == InstanceStatus::Unknown;
-            let end = had_none.then(|| with(ReplicationAction::DeleteStatusOverride, Some(ours.status)));
-            end.into_iter().chain([with(ReplicationAction::Register, None)]).collect()
-        }
-        None => vec![change.clone()],
-    };
-    changes.into_iter().filter_map(|change| item(local, &change).map(|item| (change, item))).collect()
+    let Some(ours) = returned else { return [Some(change.clone()), None] };
+    let with = |action, status| Change { target: change.target.clone(), action, status };
+    let has_none = ours.overridden_status == InstanceStatus::Unknown;
+    let end = has_none.then(|| with(ReplicationAction::DeleteStatusOverride, Some(ours.status)));
+    [end, Some(with(ReplicationAction::Register, None))]
 }
 
 /// Returns the item for a change, with the present instance, or `None` if the instance has left:
@@ -43,9 +47,10 @@ fn item(local: &LocalNode, change: &Change) -> Option<ReplicationItem> {
         instance: None,
         action: Some(*action),
     };
-    let Some(instance) = local.instance(target).filter(|_| *action != ReplicationAction::Cancel) else {
-        return (*action == ReplicationAction::Cancel).then_some(bare);
-    };
+    if *action == ReplicationAction::Cancel {
+        return Some(bare);
+    }
+    let instance = local.instance(target)?;
     let overridden = Some(instance.overridden_status).filter(|&status| status != InstanceStatus::Unknown);
     let heartbeat = *action == ReplicationAction::Heartbeat;
     Some(ReplicationItem {

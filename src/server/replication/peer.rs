@@ -378,7 +378,7 @@ impl Peer {
         self.queue().give_up(target);
     }
 
-    /// Returns true if the peer refused the last batch for good.
+    /// Returns true if the peer responded to the last batch with an error.
     pub(in crate::server) fn is_refusing(&self) -> bool {
         self.availability.is_refusing()
     }
@@ -467,7 +467,7 @@ impl Peer {
         let mut outcome = Outcome::Unsent;
         let lines = |Task { change, .. }: &Task| {
             let owner = local.owner(&change.target);
-            items(&local, change).into_iter().map(move |(change, item)| (change, item, owner.clone()))
+            items(&local, change).map(move |(change, item)| (change, item, owner.clone()))
         };
         let mut parts = in_parts(sent.batch.iter().flat_map(lines));
         if sent.batch.is_empty() {

@@ -27,7 +27,6 @@
 //!   a lease as of its last change, so only the single instance shows it. An instance that only
 //!   this node has is left to its heartbeats: the peer responds with 404, and then receives the
 //!   registration.
-//!
 //! * An instance in doubt is compared whatever the lists show: after an outage the queue of the
 //!   peer leaves it to this comparison which of its states is newer. If the peer does not have it,
 //!   it gets the registration.
@@ -61,11 +60,11 @@ use crate::time::{Moment, jittered};
 const SETTLE_TIME: Duration = Duration::from_secs(2);
 /// Maximum number of instances that are fetched one by one after one list.
 const MAX_DIFFERENCES: usize = 10_000;
+/// Maximum number of such fetches at the same time.
+const CONCURRENT_FETCHES: usize = 8;
 /// Comparisons that fail in succession, after which changes of instances in doubt are sent without
 /// one.
 const DOUBT_TRIES: u32 = 3;
-/// Maximum number of such fetches at the same time.
-const CONCURRENT_FETCHES: usize = 8;
 
 /// Reconciles with a peer for ever. While this node is not open for traffic, only instances in
 /// doubt are compared, and while the peer's URL leads to this node, nothing is.

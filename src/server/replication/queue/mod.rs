@@ -208,7 +208,7 @@ impl Queue {
 
     /// Adds a change. Returns true if the queue has to be polled again at once.
     pub(super) fn push(&mut self, change: Change, now: Instant) -> bool {
-        if change.is_lasting() && self.doubtful.contains(&change.target) {
+        if self.is_compared(&change) {
             self.counters.replaced += 1;
             return false;
         }
@@ -226,7 +226,7 @@ impl Queue {
             self.counters.replaced += 1;
             (task.change, task.expires) = (change, expires);
             // A registration must not overtake the changes that it follows.
-            let is_last = ALL.iter().all(|&action| action == Heartbeat || places[action as usize] <= Some(place));
+            let is_last = LASTING.iter().all(|&action| places[action as usize] <= Some(place));
             if !is_last && let Some(task) = self.remove_at(place) {
                 self.back += 1;
                 self.insert(self.back, task);
@@ -256,12 +256,10 @@ impl Queue {
         {
             self.expire(place);
         }
-        // An empty batch shows whether the outage is over, too.
-        let probes = self.failures > 0 && !self.doubtful.is_empty();
         let full = self.waiting.len() >= self.limits.batch.min(self.limits.capacity);
         let due = match self.waiting.first_key_value() {
             Some((_, oldest)) if !full && !self.flushing => oldest.pushed + BATCHING_DELAY,
-            None if !probes => return Step::Wait(None),
+            None if !self.probes() => return Step::Wait(None),
             _ => now,
         };
         let due = self.paused_until.map_or(due, |until| due.max(until));
@@ -272,9 +270,8 @@ impl Queue {
             self.doubt_ordered();
         }
         let batch = self.take(now);
-        let probes = self.failures > 0 && !self.doubtful.is_empty();
         // All waiting tasks are of instances in flight. The next push may be of another instance.
-        self.stalled = batch.is_empty() && !probes;
+        self.stalled = batch.is_empty() && !self.probes();
         if self.stalled {
             return Step::Wait(None);
         }
@@ -381,7 +378,7 @@ impl Queue {
     /// Returns true if a change of this instance waits or is in flight. Waiting heartbeats do not
     /// count.
     pub(super) fn has_pending(&self, target: &Target) -> bool {
-        let waits = |places: &[Option<i64>; 5]| ALL.iter().any(|&a| a != Heartbeat && places[a as usize].is_some());
+        let waits = |places: &[Option<i64>; 5]| LASTING.iter().any(|&action| places[action as usize].is_some());
         self.in_flight.contains(target) || self.places.get(target).is_some_and(waits)
     }
 
@@ -402,6 +399,16 @@ impl Queue {
         self.counters
     }
 
+    /// Returns true if an empty batch is sent, which shows whether an outage is over.
+    fn probes(&self) -> bool {
+        self.failures > 0 && !self.doubtful.is_empty()
+    }
+
+    /// Returns true if the change is left to the comparison of its instance.
+    fn is_compared(&self, change: &Change) -> bool {
+        change.is_lasting() && self.doubtful.contains(&change.target)
+    }
+
     /// Doubts the instances with waiting changes that newer ones of others may have overtaken.
     fn doubt_ordered(&mut self) {
         let ordered = self.waiting.values().filter(|task| task.change.is_ordered());
@@ -411,7 +418,7 @@ impl Queue {
 
     /// Doubts an instance. What waits to be sent for it is left to the comparison.
     fn doubt(&mut self, target: Arc<Target>) {
-        for action in ALL.into_iter().filter(|&action| action != Heartbeat) {
+        for action in LASTING {
             self.counters.replaced += u64::from(self.remove(&target, action).is_some());
         }
         if self.doubtful.len() < self.limits.capacity {
@@ -471,9 +478,7 @@ impl Queue {
         for task in batch.into_iter().rev() {
             if self.is_expired(&task, now) {
                 self.counters.add_expired(&task);
-            } else if self.holds_newer(&task.change)
-                || task.change.is_lasting() && self.doubtful.contains(&task.change.target)
-            {
+            } else if self.holds_newer(&task.change) || self.is_compared(&task.change) {
                 self.counters.replaced += 1;
             } else if !self.make_room(task.change.is_lasting()) {
                 self.counters.heartbeats += 1;
@@ -541,6 +546,8 @@ impl Queue {
 use ReplicationAction::{Cancel, DeleteStatusOverride, Heartbeat, Register, StatusUpdate};
 
 const ALL: [ReplicationAction; 5] = [Register, Heartbeat, Cancel, StatusUpdate, DeleteStatusOverride];
+/// The actions that the instance does not repeat, as it does a heartbeat.
+const LASTING: [ReplicationAction; 4] = [Register, Cancel, StatusUpdate, DeleteStatusOverride];
 
 /// Returns the actions that an action makes superfluous.
 fn superseded_by(action: ReplicationAction) -> &'static [ReplicationAction] {
