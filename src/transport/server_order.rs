@@ -210,36 +210,15 @@ impl ServerOrder {
         self.release(&mut state, access, now);
         let (paused, mut order): (Vec<_>, Vec<_>) =
             state.order(access, now).into_iter().partition(|&server| state.servers[server].is_paused(access, now));
-        let Some(LastWrite(last_write)) = background else {
-            order.extend(&paused);
-            return Ok(order.into_iter().map(|server| state.servers[server].listed.url.clone()).collect());
-        };
-        if !order.is_empty() || paused.is_empty() {
-            if access == Access::Write {
-                *last_write.lock() = Some(now);
+        match background {
+            Some(last_write) if order.is_empty() && !paused.is_empty() => {
+                return state.select_paused(&paused, access, last_write, now).map(|server| vec![server]);
             }
-            return Ok(order.into_iter().map(|server| state.servers[server].listed.url.clone()).collect());
+            Some(LastWrite(last_write)) if access == Access::Write => *last_write.lock() = Some(now),
+            Some(_) => {}
+            None => order.extend(&paused),
         }
-        let paused: Vec<(Pause, ServiceUrl)> = paused
-            .into_iter()
-            .filter_map(|server| {
-                let server = &state.servers[server];
-                server.pauses[access as usize].map(|pause| (pause, server.listed.url.clone()))
-            })
-            .collect();
-        let (next, server) = paused.iter().min_by_key(|(pause, _)| pause.until).expect("every server is paused");
-        let (longest, forced) = paused.iter().min_by_key(|(pause, _)| pause.since).expect("every server is paused");
-        let mut until = next.until;
-        if access == Access::Write {
-            let mut last_write = last_write.lock();
-            let forced_from = *last_write.get_or_insert(longest.since) + state.quarter_lease;
-            if now >= forced_from {
-                *last_write = Some(now);
-                return Ok(vec![forced.clone()]);
-            }
-            until = until.min(forced_from);
-        }
-        Err(AllServersPaused { server: server.clone(), status: next.status, wait: until - now })
+        Ok(order.into_iter().map(|server| state.servers[server].listed.url.clone()).collect())
     }
 
     /// Ends the quarantine if most servers are in it. Otherwise few servers would get all requests.
@@ -309,8 +288,8 @@ impl ServerOrder {
     /// Returns an error if this server is paused, for an operation that no other server completes.
     pub(super) fn check_pause(&self, access: Access, server: &ServiceUrl) -> Result<(), AllServersPaused> {
         let now = Instant::now();
-        let pause = self.lock().find(server).and_then(|server| server.pauses[access as usize]);
-        match pause.filter(|pause| now < pause.until) {
+        let pause = self.lock().find(server).and_then(|server| server.pause(access, now));
+        match pause {
             Some(Pause { status, until, .. }) => {
                 Err(AllServersPaused { server: server.clone(), status, wait: until - now })
             }
@@ -386,6 +365,32 @@ impl State {
         order
     }
 
+    /// Returns the server that a write of a background loop is sent to although all servers are
+    /// `paused`, if it is time.
+    fn select_paused(
+        &self,
+        paused: &[usize],
+        access: Access,
+        LastWrite(last_write): &LastWrite,
+        now: Instant,
+    ) -> Result<ServiceUrl, AllServersPaused> {
+        let servers = || paused.iter().map(|&server| &self.servers[server]);
+        let paused = || servers().filter_map(|server| Some((server.pause(access, now)?, &server.listed.url)));
+        let (next, server) = paused().min_by_key(|(pause, _)| pause.until).expect("every server is paused");
+        let (longest, forced) = paused().min_by_key(|(pause, _)| pause.since).expect("every server is paused");
+        let mut until = next.until;
+        if access == Access::Write {
+            let mut last_write = last_write.lock();
+            let forced_from = *last_write.get_or_insert(longest.since) + self.quarter_lease;
+            if now >= forced_from {
+                *last_write = Some(now);
+                return Ok(forced.clone());
+            }
+            until = until.min(forced_from);
+        }
+        Err(AllServersPaused { server: server.clone(), status: next.status, wait: until - now })
+    }
+
     /// Returns the server at which operations begin.
     fn preferred(&self, start: Start) -> Option<&Server> {
         let (Start::Preferred(server) | Start::From(server)) = start;
@@ -406,8 +411,13 @@ impl Server {
         self.listed.url.as_str() == url.as_str()
     }
 
+    /// Returns the pause that is in force.
+    fn pause(&self, access: Access, now: Instant) -> Option<Pause> {
+        self.pauses[access as usize].filter(|pause| now < pause.until)
+    }
+
     fn is_paused(&self, access: Access, now: Instant) -> bool {
-        self.pauses[access as usize].is_some_and(|pause| now < pause.until)
+        self.pause(access, now).is_some()
     }
 
     fn is_quarantined(&self, access: Access, now: Instant) -> bool {
