@@ -54,22 +54,32 @@ impl UsedRefresher {
         self.proof.was_requested = true;
         let began = Instant::now();
         match self.transport.proof().await {
-            Ok(Full::Changed(fetched)) => {
-                self.report.fetched(FetchOutcome::Full, began, &fetched);
-                self.cost.add(fetched.received);
-                self.proof.add(&fetched.origin);
-            }
-            Ok(Full::Unchanged(origin, _)) => {
-                self.report.unchanged(began, origin.url());
-                self.proof.add(&origin);
+            Ok(full) => {
+                self.received(began, &full);
+                Ok(())
             }
             Err(error) => {
                 self.report.failed(began, &error);
-                return Err(error);
+                Err(error)
             }
         }
+    }
+
+    /// Records a list that a server has sent.
+    pub(super) fn received(&mut self, began: Instant, full: &Full) {
         self.responded();
-        Ok(())
+        match full {
+            Full::Unchanged(origin, _) => {
+                self.proof.add(origin);
+                self.report.unchanged(began, origin.url());
+                self.cost.add(0);
+            }
+            Full::Changed(fetched) => {
+                self.proof.add(&fetched.origin);
+                self.report.fetched(FetchOutcome::Full, began, fetched);
+                self.cost.add(fetched.received);
+            }
+        }
     }
 
     /// Decides on responses with 404, after a request for a proof if their servers have not proved

@@ -534,20 +534,10 @@ impl UsedRefresher {
 
     /// Applies a response. Returns `true` if it is the first one of its list.
     async fn apply(&mut self, resource: &Resource, began: Instant, full: Full) -> bool {
-        self.responded();
+        self.received(began, &full);
         let instances = match &full {
-            Full::Unchanged(origin, _) => {
-                self.proof.add(origin);
-                self.report.unchanged(began, origin.url());
-                self.cost.add(0);
-                0
-            }
-            Full::Changed(fetched) => {
-                self.proof.add(&fetched.origin);
-                self.report.fetched(FetchOutcome::Full, began, fetched);
-                self.cost.add(fetched.received);
-                fetched.list.len()
-            }
+            Full::Unchanged(..) => 0,
+            Full::Changed(fetched) => fetched.list.len(),
         };
         let now = self.response_clock;
         let Some(known) = self.lists.get_mut(resource) else { return false };
