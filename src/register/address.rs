@@ -208,6 +208,14 @@ mod tests {
         names: Arc<Mutex<HashMap<IpAddr, String>>>,
     }
 
+    /// Returns an instance at an address that was detected by these rules, or set without any.
+    fn at(ip: &str, rules: Option<AddressRules>, look_up: Option<HostLookup>) -> Instance {
+        let mut instance = Instance::builder("orders").port(80).ip_addr(ip).build().unwrap();
+        let facts = instance.local.facts().unwrap().clone();
+        instance.local = LocalFacts::new(Facts { rules, look_up, ..facts });
+        instance
+    }
+
     impl Network {
         fn set(&self, route: Option<&str>, status: u16) {
             *self.route.lock().unwrap() = route.map(|ip| ip.parse().unwrap());
@@ -222,22 +230,19 @@ mod tests {
                 async move {
                     let is_registration = request.method() == http::Method::POST;
                     let body = request.into_body().collect().await.unwrap().to_bytes();
-                    if is_registration && this.status.load(Ordering::Relaxed) != REFUSED {
-                        this.sent.lock().unwrap().push(Instance::from_json(&body).unwrap());
-                    }
                     let status = this.status.load(Ordering::Relaxed);
                     if status == REFUSED {
                         return Err(std::io::Error::from(std::io::ErrorKind::ConnectionRefused));
+                    }
+                    if is_registration {
+                        this.sent.lock().unwrap().push(Instance::from_json(&body).unwrap());
                     }
                     let response = http::Response::builder().status(status).body(Full::<bytes::Bytes>::default());
                     Ok(response.unwrap())
                 }
             });
             let eureka = Eureka::builder().service_url(url).http_service(service).build().unwrap();
-            let mut instance = Instance::builder("orders").port(80).ip_addr("127.0.0.1").build().unwrap();
-            let facts = instance.local.facts().unwrap().clone();
-            let rules = is_detected.then(AddressRules::default);
-            instance.local = LocalFacts::new(Facts { rules, look_up: self.look_up.clone(), ..facts });
+            let instance = at("127.0.0.1", is_detected.then(AddressRules::default), self.look_up.clone());
             // Not `Eureka::registrar`, which shares the registrar with `Eureka::close`.
             let settings = RegistrarConfig::default();
             Registrar::new(eureka.transport().clone(), instance, None, settings).with_routes(self.routes())
@@ -405,9 +410,7 @@ mod tests {
             (target == Some("192.0.2.9:8761".parse().unwrap())).then(|| [10, 0, 0, 7].into())
         };
         let routes = Routes { route: Arc::new(route), ..Routes::default() };
-        let mut instance = Instance::builder("orders").port(80).ip_addr("127.0.0.1").build().unwrap();
-        let facts = instance.local.facts().unwrap().clone();
-        instance.local = LocalFacts::new(Facts { rules: Some(AddressRules::default()), ..facts });
+        let instance = at("127.0.0.1", Some(AddressRules::default()), None);
         let found = routes.resolve(eureka.transport(), &instance, AddressState::New).await.unwrap();
         assert_eq!(found.ip_addr(), Some("10.0.0.7"));
     }
@@ -421,9 +424,7 @@ mod tests {
             _ => Some([10, 0, 0, 4].into()),
         };
         let routes = Routes { route: Arc::new(route), ..Routes::default() };
-        let mut instance = Instance::builder("orders").port(80).ip_addr("10.0.0.4").build().unwrap();
-        let facts = instance.local.facts().unwrap().clone();
-        instance.local = LocalFacts::new(Facts { rules: Some(AddressRules::default()), ..facts });
+        let instance = at("10.0.0.4", Some(AddressRules::default()), None);
         for (state, expected) in [(AddressState::New, Some("10.0.0.7")), (AddressState::Unconfirmed, None)] {
             let found = routes.resolve(eureka.transport(), &instance, state).await;
             assert_eq!(found.as_ref().and_then(Instance::ip_addr), expected, "{state:?}");

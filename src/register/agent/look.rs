@@ -65,11 +65,15 @@ impl Agent {
 
     /// Registers again with a newer timestamp if the record in the registry is newer.
     fn replace_newer(&mut self, found: &Instance) {
-        let dirty = self.instance.last_dirty_timestamp.unwrap_or_default();
-        let newer = found.last_dirty_timestamp.filter(|theirs| *theirs > dirty);
         let (app, instance) = (self.instance.app(), self.instance.id());
-        let ahead = Duration::from_millis(newer.unwrap_or(dirty).abs_diff(dirty));
-        if newer.is_some_and(|theirs| theirs.saturating_sub(wall_clock_ms()) > MAX_SKEW_MS) {
+        let Some(theirs) = newer_timestamp(found, &self.instance) else {
+            if std::mem::take(&mut self.warned_of_clock) {
+                tracing::info!(app, instance, "record with the newer timestamp is gone");
+            }
+            return;
+        };
+        let ahead = Duration::from_millis(theirs.abs_diff(self.instance.last_dirty_timestamp.unwrap_or_default()));
+        if theirs.saturating_sub(wall_clock_ms()) > MAX_SKEW_MS {
             // The clock of this machine may be set later, and the record is compared again then.
             self.unverified = true;
             if !std::mem::replace(&mut self.warned_of_clock, true) {
@@ -83,13 +87,7 @@ impl Agent {
             }
             return;
         }
-        let warned = std::mem::take(&mut self.warned_of_clock);
-        let Some(theirs) = newer else {
-            if warned {
-                tracing::info!(app, instance, "record with the newer timestamp is gone");
-            }
-            return;
-        };
+        self.warned_of_clock = false;
         tracing::warn!(
             app,
             instance,
@@ -112,8 +110,7 @@ impl Agent {
             || found.host_name != own.host_name
             || found.port != own.port
             || found.metadata != metadata;
-        let dirty = own.last_dirty_timestamp.unwrap_or_default();
-        let newer = found.last_dirty_timestamp.filter(|theirs| *theirs > dirty);
+        let newer = newer_timestamp(found, own);
         if let Some(server) = &self.server {
             self.lease_of = Some((server.clone(), started));
         }
@@ -156,4 +153,9 @@ impl Agent {
         self.send_event(RegistrarEvent::StatusOverridden(change));
         self.show_state();
     }
+}
+
+/// Returns the timestamp of a record if it is newer than the own one.
+fn newer_timestamp(found: &Instance, own: &Instance) -> Option<i64> {
+    found.last_dirty_timestamp.filter(|theirs| *theirs > own.last_dirty_timestamp.unwrap_or_default())
 }
