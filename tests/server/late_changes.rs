@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use tower_eureka::model::InstanceStatus::{Down, OutOfService, Unknown, Up};
+use tower_eureka::model::InstanceStatus::{self, Down, OutOfService, Unknown, Up};
 
 use crate::network::{Network, Node, SECOND, soon};
 
@@ -12,8 +12,24 @@ const ALL: [&str; 2] = ["a", "b"];
 const OUT: &str = "apps/ORDERS/x/status?value=OUT_OF_SERVICE";
 
 /// Returns status and override of the instance `x`.
-fn state(node: &Node) -> Option<(tower_eureka::model::InstanceStatus, tower_eureka::model::InstanceStatus)> {
+fn state(node: &Node) -> Option<(InstanceStatus, InstanceStatus)> {
     node.order("x").map(|x| (x.status(), x.overridden_status()))
+}
+
+/// Starts two nodes that are peers.
+async fn pair() -> (Network, [Node; 2]) {
+    let network = Network::default();
+    let nodes = ALL.map(|name| network.node(name, &ALL));
+    soon().await;
+    (network, nodes)
+}
+
+/// Sends heartbeats of the instance `x` every 30 seconds, which the node accepts.
+async fn heartbeats(node: &Node, count: usize, dirty: i64) {
+    for _ in 0..count {
+        assert_eq!(node.heartbeat("x", dirty).await, StatusCode::OK);
+        tokio::time::sleep(30 * SECOND).await;
+    }
 }
 
 async fn put(node: &Node, path: &str) {
@@ -61,9 +77,7 @@ async fn instances_that_moved_to_another_node_stay_listed_when_a_partition_ends(
 #[tokio::test(start_paused = true)]
 async fn later_decision_of_an_operator_wins_after_a_partition() {
     for trial in 0..10 {
-        let network = Network::default();
-        let [a, b] = ALL.map(|name| network.node(name, &ALL));
-        soon().await;
+        let (network, [a, b]) = pair().await;
         a.register("x", 100).await;
         soon().await;
         network.cut("a", "b");
@@ -94,9 +108,7 @@ async fn later_decision_of_an_operator_wins_after_a_partition() {
 async fn override_that_a_cancellation_ended_does_not_come_back() {
     for gap in [100, 1500] {
         for outage in [0, 5, 30] {
-            let network = Network::default();
-            let [a, b] = ALL.map(|name| network.node(name, &ALL));
-            soon().await;
+            let (network, [a, b]) = pair().await;
             a.register("x", 100).await;
             put(&a, OUT).await;
             soon().await;
@@ -121,9 +133,7 @@ async fn override_that_a_cancellation_ended_does_not_come_back() {
 #[tokio::test(start_paused = true)]
 async fn registration_after_a_deleted_override_is_sent_after_it() {
     for outage in [3, 30] {
-        let network = Network::default();
-        let [a, b] = ALL.map(|name| network.node(name, &ALL));
-        soon().await;
+        let (network, [a, b]) = pair().await;
         network.kill("b");
         a.register("x", 100).await;
         put(&a, OUT).await;
@@ -139,10 +149,8 @@ async fn registration_after_a_deleted_override_is_sent_after_it() {
 #[tokio::test(start_paused = true)]
 async fn deleted_override_stays_deleted_although_a_batch_is_refused() {
     for trial in 0..10 {
-        let network = Network::default();
-        let [a, b] = ALL.map(|name| network.node(name, &ALL));
+        let (network, [a, b]) = pair().await;
         let refuses = network.refusing_batches(&b, StatusCode::INTERNAL_SERVER_ERROR);
-        soon().await;
         a.register("x", 100).await;
         put(&a, OUT).await;
         tokio::time::sleep(2 * MINUTE + Duration::from_millis(trial * 3000)).await;
@@ -162,10 +170,8 @@ async fn deleted_override_stays_deleted_although_a_batch_is_refused() {
 #[tokio::test(start_paused = true)]
 async fn node_that_leaves_sends_its_changes_to_a_peer_that_is_starting() {
     for status in [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS, StatusCode::BAD_GATEWAY] {
-        let network = Network::default();
-        let [a, b] = ALL.map(|name| network.node(name, &ALL));
+        let (network, [a, b]) = pair().await;
         let refuses = network.refusing_batches(&b, status);
-        soon().await;
         a.register("x", 100).await;
         a.register("y", 100).await;
         soon().await;
@@ -186,9 +192,7 @@ async fn node_that_leaves_sends_its_changes_to_a_peer_that_is_starting() {
 /// The peer takes batches again, but its lists stay unusable, for example because of a proxy.
 #[tokio::test(start_paused = true)]
 async fn changes_reach_a_peer_that_cannot_be_compared() {
-    let network = Network::default();
-    let [a, b] = ALL.map(|name| network.node(name, &ALL));
-    soon().await;
+    let (network, [a, b]) = pair().await;
     a.register("x", 100).await;
     soon().await;
     network.kill("b");
@@ -206,9 +210,7 @@ async fn changes_reach_a_peer_that_cannot_be_compared() {
 
 #[tokio::test(start_paused = true)]
 async fn instance_cancelled_during_an_outage_is_cancelled_at_the_peer() {
-    let network = Network::default();
-    let [a, b] = ALL.map(|name| network.node(name, &ALL));
-    soon().await;
+    let (network, [a, b]) = pair().await;
     for id in ["x", "y", "z"] {
         a.register(id, 100).await;
     }
@@ -250,33 +252,23 @@ async fn node_that_is_not_open_yet_sends_the_changes_of_an_outage() {
 /// The peer refuses whatever is sent for minutes, and its lists as well, as with a wrong password.
 #[tokio::test(start_paused = true)]
 async fn deleted_override_stays_deleted_although_the_peer_refuses_everything_for_minutes() {
-    let network = Network::default();
-    let [a, b] = ALL.map(|name| network.node(name, &ALL));
-    soon().await;
+    let (network, [a, b]) = pair().await;
     a.register("x", 100).await;
     put(&a, OUT).await;
     soon().await;
     network.host("b", axum::Router::new().fallback(|| async { StatusCode::UNAUTHORIZED }));
     delete(&a, "apps/ORDERS/x/status").await;
     a.register("x", 200).await;
-    for _ in 0..6 {
-        assert_eq!(a.heartbeat("x", 200).await, StatusCode::OK);
-        tokio::time::sleep(30 * SECOND).await;
-    }
+    heartbeats(&a, 6, 200).await;
     network.host("b", b.router.clone());
-    for _ in 0..4 {
-        assert_eq!(a.heartbeat("x", 200).await, StatusCode::OK);
-        tokio::time::sleep(30 * SECOND).await;
-    }
+    heartbeats(&a, 4, 200).await;
     assert_eq!([state(&a), state(&b)], [Some((Up, Unknown)); 2]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn refused_change_is_sent_again_within_seconds() {
-    let network = Network::default();
-    let [a, b] = ALL.map(|name| network.node(name, &ALL));
+    let (network, [a, b]) = pair().await;
     let refuses = network.refusing_batches(&b, StatusCode::INTERNAL_SERVER_ERROR);
-    soon().await;
     a.register("x", 100).await;
     soon().await;
     refuses.set(true);
