@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::history::End;
-use super::lease::max_silence_ms;
+use super::lease::MIN_SILENCE_MS;
 use super::limits;
 use super::registration::is_unchanged;
 use super::state::Registry;
@@ -37,7 +37,7 @@ impl Registry {
         limits::check(&copy, &self.settings)?;
         let (app, id) = (copy.app.clone(), copy.shared_id());
         // A copy that is silent itself, or that was cancelled here, evicts no other instances.
-        if now.saturating_sub(since) <= max_silence_ms(0) && self.tombstone(&app, &id).is_none() {
+        if now.saturating_sub(since) <= MIN_SILENCE_MS && self.tombstone(&app, &id).is_none() {
             self.reclaim(&copy, now);
         }
         let mut leases = self.shards.write(&app, &id);

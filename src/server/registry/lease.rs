@@ -10,14 +10,14 @@ use crate::server::view::Record;
 
 /// Time after which an override that nobody has read is dropped.
 const OVERRIDE_LIFE_MS: i64 = 3_600_000;
-const MIN_SILENCE_MS: i64 = 90_000;
+/// Least time without a heartbeat after which a lease may be evicted from a full registry.
+pub(super) const MIN_SILENCE_MS: i64 = 90_000;
 const MAX_SILENCE_MS: i64 = 600_000;
 
 /// Returns the time without a heartbeat after which a lease of this duration may be evicted from a
-/// full registry. Clients send heartbeats every 30 seconds; clients with longer intervals announce
-/// longer leases.
-pub(super) fn max_silence_ms(duration_ms: i64) -> i64 {
-    (duration_ms / 3).clamp(MIN_SILENCE_MS, MAX_SILENCE_MS)
+/// full registry: a third of it, or two of the announced intervals between heartbeats.
+fn max_silence_ms(duration_ms: i64, interval_secs: i32) -> i64 {
+    (duration_ms / 3).max(2000 * i64::from(interval_secs)).clamp(MIN_SILENCE_MS, MAX_SILENCE_MS)
 }
 
 /// Lease of an instance. The rules are in `docs/server.md`, "Lease".
@@ -253,12 +253,16 @@ impl Lease {
         now > self.last_update.load(Relaxed).saturating_add(self.duration_ms).saturating_add(compensation_ms)
     }
 
+    /// Returns the interval between heartbeats that the instance announced.
+    fn interval_secs(&self) -> i32 {
+        self.instance().lease.unwrap_or_default().interval_secs()
+    }
+
     /// Returns true if the instance missed two heartbeats in a row, by the interval that it
     /// announced, or if the lease is expired.
     pub(super) fn is_silent(&self, now: i64) -> bool {
-        let interval_secs = self.instance().lease.unwrap_or_default().interval_secs();
         let silence = now.saturating_sub(self.renewed_at());
-        silence > 2 * 1000 * i64::from(interval_secs) || self.is_expired(0, now)
+        silence > 2 * 1000 * i64::from(self.interval_secs()) || self.is_expired(0, now)
     }
 
     /// Returns the position of a silent lease in the order in which leases are evicted from a full
@@ -270,7 +274,8 @@ impl Lease {
     pub(super) fn reclaim_order(&self, now: i64) -> Option<(bool, i64)> {
         let is_renewed = self.is_renewed();
         let heard_at = if is_renewed { self.renewed_at() } else { self.first_registered_at };
-        let is_silent = now.saturating_sub(heard_at) > max_silence_ms(self.duration_ms) || self.is_expired(0, now);
+        let max_silence_ms = max_silence_ms(self.duration_ms, self.interval_secs());
+        let is_silent = now.saturating_sub(heard_at) > max_silence_ms || self.is_expired(0, now);
         is_silent.then_some((is_renewed, heard_at))
     }
 

@@ -280,6 +280,17 @@ fn silent_instances_of_a_full_registry_are_evicted_for_new_ones() {
 }
 
 #[test]
+fn instance_with_a_long_interval_may_miss_one_heartbeat_in_a_full_registry() {
+    for (interval_secs, silence) in [(30, 120_000), (100, 200_000), (86_400, 360_000)] {
+        let registry = Registry::new(Settings { registry_limit: 1, ..Settings::default() });
+        let lease = LeaseInfo { duration_secs: 360, renewal_interval_secs: interval_secs, ..LeaseInfo::default() };
+        registry.register(Instance { lease: Some(lease), ..instance("i", Up, 1) }, Client, 0).unwrap();
+        assert!(registry.register(instance("new", Up, 1), Client, silence).is_err(), "{interval_secs}");
+        assert!(registry.register(instance("new", Up, 1), Client, silence + 1_000).is_ok(), "{interval_secs}");
+    }
+}
+
+#[test]
 fn longest_silent_instance_is_evicted_first_and_a_renewed_one_last() {
     let registry = Registry::new(Settings { registry_limit: 3, ..Settings::default() });
     for (id, registered) in [("renewed", 0), ("b", 2_000), ("a", 3_000)] {

@@ -583,12 +583,15 @@ impl Lease {
 
     fn gives_way(&self, now: i64) -> bool {
         let silence = now - self.silent_since();
-        self.is_expired(0, now) || silence > (self.duration_ms / 3).clamp(90_000, 600_000)
+        self.is_expired(0, now) || silence > (self.duration_ms / 3).max(2 * self.interval_ms()).clamp(90_000, 600_000)
     }
 
     fn is_silent(&self, now: i64) -> bool {
+        self.is_expired(0, now) || now - self.renewed_at > 2 * self.interval_ms()
+    }
+
+    fn interval_ms(&self) -> i64 {
         let announced = self.listed.lease.map_or(0, |info| info.renewal_interval_secs);
-        let interval_ms = i64::from(if announced > 0 { announced } else { 30 }) * 1000;
-        self.is_expired(0, now) || now - self.renewed_at > 2 * interval_ms
+        i64::from(if announced > 0 { announced } else { 30 }) * 1000
     }
 }
