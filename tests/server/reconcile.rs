@@ -256,6 +256,36 @@ async fn lease_that_expired_at_a_peer_is_not_cancelled_here() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn instance_evicted_from_a_full_peer_is_not_cancelled_here() {
+    let network = Network::default();
+    let all = ["full", "b"];
+    let nodes = [
+        network.node_with("full", &all, |setup| forgetful(setup).limits(|limits| limits.instances(1))),
+        network.node_with("b", &all, forgetful),
+    ];
+    soon().await;
+    nodes[1].register("1", 100).await;
+    soon().await;
+    nodes[1].heartbeat("1", 100).await;
+    soon().await;
+    assert!(nodes[0].order("1").is_some());
+    network.silence("b", "full");
+    // Silent at the peer after 90 s, where the lease ends after 180 s.
+    for _ in 0..10 {
+        nodes[1].heartbeat("1", 100).await;
+        tokio::time::sleep(10 * SECOND).await;
+    }
+    nodes[0].register("new", 200).await;
+    assert!(nodes[0].order("1").is_none(), "evicted for want of room");
+    network.heal();
+    for _ in 0..12 {
+        nodes[1].heartbeat("1", 100).await;
+        assert!(nodes[1].order("1").is_some());
+        tokio::time::sleep(10 * SECOND).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn disabled_reconciliation_adopts_nothing() {
     let network = Network::default();
     let all = ["a", "b"];

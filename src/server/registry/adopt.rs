@@ -108,7 +108,7 @@ impl Registry {
             return false;
         }
         let Some(lease) = leases.remove(app, id) else { return false };
-        self.publish_removal(&lease, id, tombstone.updated.unwrap_or(self.at(now).published()), now);
+        self.publish_cancellation(&lease, id, tombstone.updated.unwrap_or(self.at(now).published()), now);
         self.add_tombstone(tombstone, &lease.instance().app, id, now);
         self.ended(&lease, id, End::Cancelled { replicated: true }, now);
         true

@@ -179,7 +179,6 @@ impl Lease {
         self.is_copy
     }
 
-    #[cfg(feature = "page")]
     pub(super) fn duration_ms(&self) -> i64 {
         self.duration_ms
     }

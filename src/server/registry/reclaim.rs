@@ -23,7 +23,7 @@ impl Registry {
                 continue;
             }
             let Some(lease) = leases.remove(&app, &id) else { continue };
-            self.publish_removal(&lease, &id, self.at(now).published(), now);
+            self.publish_eviction(&lease, &id, now);
             self.ended(&lease, &id, End::Evicted, now);
             drop(leases);
             audit::evicted_silent(&app, &id, lease.status());

@@ -21,7 +21,7 @@ impl Registry {
         let mut leases = self.shards.write(app, id);
         let lease = leases.remove(app, id)?;
         let ended = self.at(now).published();
-        self.publish_removal(&lease, id, ended, now);
+        self.publish_cancellation(&lease, id, ended, now);
         #[cfg(feature = "peers")]
         self.add_tombstone(Version::cancelled(lease.instance(), ended), &lease.instance().app, id, now);
         self.ended(&lease, id, End::Cancelled { replicated: origin == Origin::Replica }, now);

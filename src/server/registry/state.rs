@@ -147,14 +147,30 @@ impl Registry {
         self.listing.put(record.instance.shared_id(), record, now);
     }
 
-    /// Publishes the end of a lease that was just removed. `ended` is a published time.
-    pub(super) fn publish_removal(&self, lease: &Lease, id: &str, ended: i64, now: i64) {
-        let at = self.at(now);
+    /// Publishes the cancellation of a lease that was just removed. `ended` is a published time.
+    pub(super) fn publish_cancellation(&self, lease: &Lease, id: &str, ended: i64, now: i64) {
+        self.publish_removal(self.live_instance(lease), id, ended, now);
+    }
+
+    /// Publishes the eviction of a lease that was just removed.
+    ///
+    /// The published lease has ended, although that of an instance of a full registry may run:
+    /// peers take the removal of an instance whose lease runs for a cancellation.
+    pub(super) fn publish_eviction(&self, lease: &Lease, id: &str, now: i64) {
+        let ended = self.at(now).published();
         let mut instance = self.live_instance(lease);
+        if let Some(info) = &mut instance.lease {
+            let latest = ended.saturating_sub(lease.duration_ms()).saturating_sub(1);
+            info.last_renewal_timestamp = info.last_renewal_timestamp.min(latest);
+        }
+        self.publish_removal(instance, id, ended, now);
+    }
+
+    fn publish_removal(&self, mut instance: Instance, id: &str, ended: i64, now: i64) {
         instance.action = Some(ActionType::Deleted);
         instance.last_updated_timestamp = Some(ended);
         if let Some(info) = &mut instance.lease {
-            info.eviction_timestamp = at.published();
+            info.eviction_timestamp = self.at(now).published();
         }
         self.listing.remove(id, Record::new(instance), now);
     }

@@ -291,6 +291,20 @@ fn instance_with_a_long_interval_may_miss_one_heartbeat_in_a_full_registry() {
 }
 
 #[test]
+fn lease_of_an_instance_evicted_from_a_full_registry_has_ended_in_the_delta() {
+    let registry = Registry::new(Settings { registry_limit: 1, ..Settings::default() });
+    registry.register(instance("silent", Up, 1), Client, 0).unwrap();
+    registry.renew("APP", "silent", None, Client, 1_000);
+    registry.register(instance("new", Up, 1), Client, 91_500).unwrap();
+    let delta = registry.delta();
+    let records = delta.applications.iter().flat_map(|view| &view.records);
+    let removed = records.map(|record| &record.instance).find(|instance| instance.id() == "silent").unwrap();
+    let (lease, at) = (removed.lease.unwrap(), removed.last_updated_timestamp.unwrap());
+    assert_eq!(removed.action, Some(ActionType::Deleted));
+    assert!(lease.last_renewal_timestamp + 1000 * i64::from(lease.duration_secs) < at, "{lease:?} {at}");
+}
+
+#[test]
 fn longest_silent_instance_is_evicted_first_and_a_renewed_one_last() {
     let registry = Registry::new(Settings { registry_limit: 3, ..Settings::default() });
     for (id, registered) in [("renewed", 0), ("b", 2_000), ("a", 3_000)] {

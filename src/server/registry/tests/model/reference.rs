@@ -200,12 +200,25 @@ impl Reference {
     /// "Cancellation"
     pub(super) fn cancel(&mut self, key: &Key, now: i64) -> bool {
         let Some(lease) = self.leases.remove(key) else { return false };
-        let mut instance = lease.live();
+        self.removed(key, lease.live(), now);
+        true
+    }
+
+    /// "Eviction", "Limits": the published lease has ended
+    fn evict_one(&mut self, key: &Key, now: i64) {
+        let lease = self.leases.remove(key).expect("is registered");
+        let (mut instance, latest) = (lease.live(), now - lease.duration_ms - 1);
+        instance.lease = instance
+            .lease
+            .map(|info| LeaseInfo { last_renewal_timestamp: info.last_renewal_timestamp.min(latest), ..info });
+        self.removed(key, instance, now);
+    }
+
+    fn removed(&mut self, key: &Key, mut instance: Instance, now: i64) {
         instance.action = Some(ActionType::Deleted);
         instance.last_updated_timestamp = Some(now);
         instance.lease = instance.lease.map(|info| LeaseInfo { eviction_timestamp: now, ..info });
         self.changed(key.clone(), instance, now);
-        true
     }
 
     /// "Status override": PUT
@@ -296,7 +309,7 @@ impl Reference {
         for i in 0..n {
             let j = rng.usize(i..expired.len());
             expired.swap(i, j);
-            self.cancel(&expired[i].clone(), now);
+            self.evict_one(&expired[i].clone(), now);
         }
         n
     }
@@ -484,7 +497,7 @@ impl Reference {
         }
         self.silent.insert(among.clone(), (left.collect(), searched_at));
         for key in ended {
-            self.cancel(&key, now);
+            self.evict_one(&key, now);
         }
         true
     }
