@@ -166,6 +166,7 @@ pub(crate) fn users(data: &[u8]) {
     let path = std::env::temp_dir().join(format!("tower-eureka-fuzz-users-{}", std::process::id()));
     std::fs::write(&path, data).unwrap();
     let locked = Locked::new(Access::new().users_file(&path));
+    std::fs::remove_file(&path).unwrap();
     let locked = match locked {
         Ok(locked) => locked,
         Err(error) => {
