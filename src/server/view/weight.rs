@@ -9,7 +9,7 @@ const ENTRY: usize = 96;
 const INSTANCE: usize = 1024;
 /// Bytes of an application beside its instances.
 pub(in crate::server) const APPLICATION_WEIGHT: usize = 1024;
-/// Maximum length of an escaped character in JSON or XML.
+/// Maximum length of an escaped character in JSON or XML, for each of its bytes.
 const ESCAPED: usize = 6;
 
 /// Returns the bytes of all texts of an instance, plus a constant for each metadata entry.
@@ -24,16 +24,17 @@ pub(in crate::server) fn instance_bytes(instance: &Instance) -> usize {
 /// Estimates the bytes that an instance takes in memory and adds to a list.
 ///
 /// The size limit on the registry counts these. Escaped characters count at their encoded length,
-/// and metadata keys count twice since XML repeats them. Otherwise a short registration could take
-/// far more space in each list than it counts for.
+/// and metadata keys as the two names of an element in XML. Otherwise a short registration could
+/// take far more space in each list than it counts for.
 pub(in crate::server) fn weight(instance: &Instance) -> usize {
     let texts: usize = texts(instance).map(escaped_len).sum();
-    let entries = entries(instance).map(|(key, value)| 2 * escaped_len(key) + escaped_len(value) + ENTRY);
+    let entries = entries(instance).map(|(key, value)| 2 * key_len(key) + escaped_len(value) + ENTRY);
     INSTANCE + texts + entries.sum::<usize>()
 }
 
 /// Returns an upper bound of [`weight`] without reading the texts.
 pub(in crate::server) fn max_weight(instance: &Instance) -> usize {
+    // The first character of a key counts once more.
     INSTANCE + 2 * ESCAPED * instance_bytes(instance)
 }
 
@@ -41,11 +42,27 @@ fn escaped_len(text: &str) -> usize {
     // Without a branch and counted in bytes, so that the compiler vectorizes it.
     let is_escaped = |byte: u8| {
         let quoted = (byte == b'"') | (byte == b'\'') | (byte == b'\\');
-        (byte < 0x20) | quoted | (byte == b'&') | (byte == b'<') | (byte == b'>')
+        // The controls from U+0080 to U+009F begin with 0xC2, as some letters do.
+        let control = (byte < 0x20) | (byte == 0x7f) | (byte == 0xc2);
+        control | quoted | (byte == b'&') | (byte == b'<') | (byte == b'>')
     };
     let count = |chunk: &[u8]| chunk.iter().map(|&byte| u8::from(is_escaped(byte))).sum::<u8>();
     let escaped: usize = text.as_bytes().chunks(usize::from(u8::MAX)).map(|chunk| usize::from(count(chunk))).sum();
     text.len() + (ESCAPED - 1) * escaped
+}
+
+/// Returns the length of a metadata key as an element name of XML, which is at least as long as the
+/// key in JSON.
+fn key_len(key: &str) -> usize {
+    let encoded = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' => 1,
+        b'_' | b'$' => 2,
+        // Of two to four bytes, and one or two escapes.
+        0x80.. => ESCAPED / 2,
+        _ => ESCAPED,
+    };
+    let first = usize::from(key.starts_with(|c: char| !c.is_ascii_alphabetic()));
+    key.bytes().map(encoded).sum::<usize>() + (ESCAPED - 1) * first
 }
 
 fn texts(instance: &Instance) -> impl Iterator<Item = &str> {
@@ -102,6 +119,27 @@ mod tests {
         assert!(super::weight(&instance) <= max_weight(&instance));
         let lists = [instance.to_json().len(), crate::model::compact::json_instance(&instance).len()];
         assert!(lists.iter().all(|&list| list <= super::weight(&instance)), "{lists:?}");
+    }
+
+    #[cfg(feature = "xml")]
+    #[test]
+    fn weight_is_at_least_the_length_of_each_list() {
+        for text in
+            [":", "_", "$", "/", " ", "1", "-", "\u{7f}", "\u{80}", "\u{9f}", "\u{301}", "№", "😀", "中", "\u{1}"]
+        {
+            let long = || Some(text.repeat(1_000).into());
+            let mut instance = Instance { home_page_url: long(), vip_address: long(), ..instance() };
+            instance.metadata.insert(text.repeat(1_000), text.repeat(1_000));
+            (0..100).for_each(|i| instance.metadata.insert(format!("{text}{i}"), text));
+            let lists = [
+                instance.to_json().len(),
+                instance.to_xml().len(),
+                crate::model::compact::json_instance(&instance).len(),
+                crate::model::xml::compact_instance(&instance).len(),
+            ];
+            assert!(lists.iter().all(|&list| list <= super::weight(&instance)), "{text:?}: {lists:?}");
+            assert!(super::weight(&instance) <= max_weight(&instance), "{text:?}");
+        }
     }
 
     #[test]
