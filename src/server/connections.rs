@@ -9,6 +9,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 #[cfg(all(feature = "tls", feature = "access"))]
 use crate::sync::Mutex;
 
+/// Bytes of a request body that HTTP/2 receives before the service reads them: its own default.
+/// That of hyper is 1 MiB.
+pub(in crate::server) const STREAM_WINDOW: u32 = 65_535;
+
 /// Numbers of connections, and expiry of certificates. Shared by all listeners of a server.
 #[derive(Debug, Default)]
 pub(in crate::server) struct ConnectionCounts {

@@ -274,6 +274,20 @@ async fn endless_head_returns_431() {
 }
 
 #[tokio::test]
+async fn http2_request_with_too_many_headers_returns_431() {
+    let server = Running::start(|listener| listener.max_headers(20)).await;
+    let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
+    for (headers, expected) in [(20, StatusCode::OK), (21, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE)] {
+        let mut request = Request::get(format!("http://{}/eureka/apps", server.address));
+        for i in 0..headers {
+            request = request.header(format!("x-{i}"), "1");
+        }
+        let response = client.request(request.body(Full::default()).unwrap()).await.unwrap();
+        assert_eq!((response.status(), response.version()), (expected, http::Version::HTTP_2));
+    }
+}
+
+#[tokio::test]
 async fn body_that_is_too_long_is_refused_before_its_end() {
     let server = Running::start(|listener| listener).await;
     for framing in ["content-length: 104857600", "transfer-encoding: chunked"] {

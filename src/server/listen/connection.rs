@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::ConnectInfo;
-use axum::response::Response;
-use http::{Method, Request};
+use axum::response::{IntoResponse, Response};
+use http::{Method, Request, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -30,9 +30,12 @@ use super::response::{TrackedBody, track};
 use super::stream::{TrackedStream, Transport};
 use super::tls::{self, Acceptor};
 use crate::server::access::PeerCertificate;
+use crate::server::connections::STREAM_WINDOW;
 
 /// Maximum time for an idle HTTP/2 connection to end after GOAWAY.
 const GOAWAY_TIMEOUT: Duration = Duration::from_secs(1);
+/// Bytes of all request bodies of a connection that HTTP/2 receives before the service reads them.
+const CONNECTION_WINDOW: u32 = 4 * STREAM_WINDOW;
 
 /// Returns the settings of hyper within these limits.
 pub(super) fn http(limits: &Limits) -> auto::Builder<TokioExecutor> {
@@ -44,7 +47,11 @@ pub(super) fn http(limits: &Limits) -> auto::Builder<TokioExecutor> {
         http.http1().max_headers(limits.headers.clamp(1, Limits::MAX_HEADERS));
     }
     let streams: u32 = limits.http2_streams.max(1).try_into().unwrap_or(u32::MAX);
-    http.http2().max_header_list_size(head_bytes.try_into().unwrap_or(u32::MAX)).max_concurrent_streams(streams);
+    http.http2()
+        .max_header_list_size(head_bytes.try_into().unwrap_or(u32::MAX))
+        .max_concurrent_streams(streams)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW);
     if limits.http2 { http } else { http.http1_only() }
 }
 
@@ -81,8 +88,9 @@ where
     };
     let client = changes.zip(certificate.clone());
     let io = TokioIo::new(TrackedStream::new(stream, activity.clone()));
-    let body_timeout = limits.body_timeout;
-    let service = TrackedService { inner: app, peer, certificate, activity: activity.clone(), body_timeout };
+    let Limits { body_timeout, headers: max_headers, .. } = limits;
+    let service =
+        TrackedService { inner: app, peer, certificate, activity: activity.clone(), body_timeout, max_headers };
     let mut connection = pin!(http.serve_connection(io, service));
     let stop = async move { while stopped.changed().await.is_ok() {} };
     let mut stop = pin!(async move {
@@ -179,6 +187,7 @@ struct TrackedService<S> {
     certificate: Option<PeerCertificate>,
     activity: Arc<Activity>,
     body_timeout: Duration,
+    max_headers: usize,
 }
 
 impl<S> hyper::service::Service<Request<Incoming>> for TrackedService<S>
@@ -193,6 +202,11 @@ where
         self.activity.note_version(request.version());
         let in_flight = InFlight::new(self.activity.clone());
         let is_read = request.method() == Method::GET;
+        // hyper limits their number in HTTP/1 alone. In memory, a short header takes far more than
+        // its length in HTTP/2.
+        if request.headers().len() > self.max_headers {
+            return TrackedFuture { inner: None, in_flight, is_read };
+        }
         let mut request = request.map(|body| {
             if body.is_end_stream() {
                 return Body::empty();
@@ -203,15 +217,16 @@ where
         if let Some(certificate) = &self.certificate {
             request.extensions_mut().insert(certificate.clone());
         }
-        TrackedFuture { inner: self.inner.clone().oneshot(request), in_flight, is_read }
+        TrackedFuture { inner: Some(self.inner.clone().oneshot(request)), in_flight, is_read }
     }
 }
 
 /// Response future of a [`TrackedService`]. The connection is busy until it is ready or dropped.
 #[pin_project]
 struct TrackedFuture<S: Service<Request<Body>>> {
+    /// `None` for a request that has more headers than the limit, and was dropped.
     #[pin]
-    inner: Oneshot<S, Request<Body>>,
+    inner: Option<Oneshot<S, Request<Body>>>,
     in_flight: InFlight,
     /// True for a request that changes nothing.
     is_read: bool,
@@ -222,7 +237,10 @@ impl<S: Service<Request<Body>, Response = Response>> Future for TrackedFuture<S>
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let response = ready!(this.inner.poll(cx))?;
+        let response = match this.inner.as_pin_mut() {
+            Some(response) => ready!(response.poll(cx))?,
+            None => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE.into_response(),
+        };
         let activity = this.in_flight.activity().expect("future is not polled after completion").clone();
         let response = track(response, *this.is_read, activity, cx);
         // After `track`, so that the connection does not look idle in between.
