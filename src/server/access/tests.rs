@@ -398,6 +398,25 @@ mod hashes {
     }
 
     #[tokio::test]
+    async fn bodies_of_requests_that_wait_for_a_log_in_count_as_in_flight() {
+        let access = || Access::new().user("a", &hash(), [Role::Register]);
+        let limits = crate::server::Limits::new().batch_bytes(1024).registration_bytes(1024);
+        for (budget, expected) in [(60 * 1024, 503), (128 * 1024, 401)] {
+            let limits = limits.request_bytes_in_flight(budget);
+            let server = EurekaServer::builder().access(access()).limits(limits).build().unwrap();
+            let endless = futures_util::stream::once(async { Ok::<_, std::io::Error>("{") });
+            let request = Request::post("/eureka/apps/ORDERS").header(AUTHORIZATION, basic("a", "wrong"));
+            let request = request.body(Body::from_stream(endless)).unwrap();
+            let response = server.service("/eureka").oneshot(request).await.unwrap();
+            assert_eq!(response.status(), expected, "{budget}");
+            // A short body is charged for its length.
+            let request = Request::post("/eureka/apps/ORDERS").header(AUTHORIZATION, basic("a", "wrong"));
+            let response = server.service("/eureka").oneshot(request.body(Body::from("{}")).unwrap()).await.unwrap();
+            assert_eq!(response.status(), 401, "{budget}");
+        }
+    }
+
+    #[tokio::test]
     async fn change_of_the_users_forgets_only_the_changed_ones() {
         let hash = hash();
         let row = |name: &str, role: Role| {

@@ -33,6 +33,8 @@ impl From<NoRoom> for Failure {
 /// the compressed ones.
 pub(super) fn decompress(packed: &[u8], limit: usize, charge: &mut Charge) -> Result<Vec<u8>, Failure> {
     let longest = packed.len().saturating_mul(MAX_RATIO);
+    // Of the compressed body and the head of its request.
+    let held = charge.bytes().max(packed.len());
     let mut gzip = GzDecoder::new(packed);
     let mut plain: Vec<u8> = Vec::new();
     let mut step = vec![0; STEP];
@@ -49,9 +51,9 @@ pub(super) fn decompress(packed: &[u8], limit: usize, charge: &mut Charge) -> Re
             return Err(Failure::Ratio);
         }
         if length > plain.capacity() {
-            let room = charge.ceiling().saturating_sub(packed.len());
+            let room = charge.ceiling().saturating_sub(held);
             let capacity = length.max((2 * plain.capacity()).min(room)).min(limit);
-            charge.grow_to(packed.len() + capacity)?;
+            charge.grow_to(held + capacity)?;
             plain.reserve_exact(capacity - plain.len());
         }
         plain.extend_from_slice(&step[..read]);

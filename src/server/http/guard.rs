@@ -175,7 +175,7 @@ const REFUSED_BODY_TIME: Duration = Duration::from_secs(1);
 /// Logs a refusal, reads the body of the request so that the connection can be used again, and
 /// returns the response.
 pub(super) async fn refuse(server: &ServerState, parts: &Parts, body: Body, refusal: &Refusal) -> Response {
-    intake::ignore_within(REFUSED_BODY_TIME, body).await;
+    intake::ignore_within(server.intake(), REFUSED_BODY_TIME, parts, body).await;
     refused(server, parts, refusal)
 }
 
@@ -185,7 +185,7 @@ pub(super) async fn refuse_identity(server: &ServerState, request: Request) -> R
     const REASON: &str = "the request has an Identity, but the registry has no access control that decides by it: \
                           call EurekaServerBuilder::access(Access::new())";
     let (parts, body) = request.into_parts();
-    intake::ignore_within(REFUSED_BODY_TIME, body).await;
+    intake::ignore_within(server.intake(), REFUSED_BODY_TIME, &parts, body).await;
     let response = with_text(&parts.method, StatusCode::INTERNAL_SERVER_ERROR, format!("{REASON}\n"));
     server.refusals().response(&parts, response, &REASON)
 }

@@ -6,8 +6,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 
@@ -87,8 +86,9 @@ pub(super) async fn overrides(State(server): State<ServerState>) -> Response {
 }
 
 /// Responds with 400, as a Java server outside of AWS.
-pub(super) async fn asg(State(server): State<ServerState>, body: Body) -> Response {
-    intake::ignore(server.intake(), body).await;
+pub(super) async fn asg(State(server): State<ServerState>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    intake::ignore(server.intake(), &parts, body).await;
     StatusCode::BAD_REQUEST.into_response()
 }
 

@@ -162,7 +162,7 @@ pub(super) async fn heartbeat(
     request: Request,
 ) -> Response {
     let (parts, body) = request.into_parts();
-    intake::ignore(server.intake(), body).await;
+    intake::ignore(server.intake(), &parts, body).await;
     renew(&server, &app, &id, &parts.headers, parts.uri.query(), || Caller::of(Origin::Replica, &parts.extensions))
 }
 
@@ -220,7 +220,7 @@ pub(super) async fn cancel(
     request: Request,
 ) -> Response {
     let (parts, body) = request.into_parts();
-    intake::ignore(server.intake(), body).await;
+    intake::ignore(server.intake(), &parts, body).await;
     let _claim = match guard::claim(&server, &parts, Change::Cancel, &app, &id) {
         Ok(claim) => claim,
         Err(response) => return *response,
@@ -261,7 +261,7 @@ async fn change_override(
     deletes_to: Option<InstanceStatus>,
 ) -> Response {
     let (parts, body) = request.into_parts();
-    intake::ignore(server.intake(), body).await;
+    intake::ignore(server.intake(), &parts, body).await;
     let _claim = match guard::claim(server, &parts, Change::Modify, &app, &id) {
         Ok(claim) => claim,
         Err(response) => return *response,
@@ -302,7 +302,7 @@ pub(super) async fn merge_metadata(
     request: Request,
 ) -> Response {
     let (parts, body) = request.into_parts();
-    intake::ignore(server.intake(), body).await;
+    intake::ignore(server.intake(), &parts, body).await;
     let pairs = query::pairs(parts.uri.query()).map(|(key, value)| (key.into_owned(), value.into_owned()));
     let mut entries: Vec<_> = pairs.take(MAX_METADATA_ENTRIES + 1).collect();
     // Of several entries with one key the last counts. Of other parameters it is the first.

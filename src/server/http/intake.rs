@@ -1,7 +1,8 @@
 //! Intake of request bodies within one budget of bytes.
 //!
 //! A body is charged to the budget as its bytes arrive, so that an announced length costs nothing.
-//! It stays charged until it is decoded and its changes are applied.
+//! It stays charged until it is decoded and its changes are applied. A request that waits for its
+//! body is charged for an unusually large head as well.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -15,6 +16,8 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, Uri};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use tokio::sync::Notify;
@@ -40,6 +43,10 @@ const FIRST_BUFFER: usize = 4 * 1024;
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Maximum length of an ignored body.
 const IGNORED_BODY_LIMIT: usize = 64 * 1024;
+/// Bytes of a head that count for its connection.
+const COMMON_HEAD: usize = 2 * 1024;
+/// Memory of a header beside its name and value.
+const HEADER: usize = 112;
 
 /// Settings and shared limits of the bodies that one server receives.
 #[derive(Debug)]
@@ -253,7 +260,7 @@ impl Charge {
     }
 
     /// Completes when the charge is revoked for another body.
-    async fn revoked(&self) {
+    pub(super) async fn revoked(&self) {
         match &self.arriving {
             Some(revoked) => revoked.notified().await,
             None => std::future::pending().await,
@@ -296,6 +303,16 @@ impl From<NoRoom> for Failure {
     }
 }
 
+/// Returns the bytes of the head of a request beyond those of a common one.
+///
+/// HTTP/2 sends a header that is repeated in a byte, so a request takes far more memory than its
+/// bytes on the connection.
+pub(super) fn head_bytes(uri: &Uri, headers: &HeaderMap) -> usize {
+    let target = uri.path().len() + uri.query().map_or(0, str::len);
+    let headers = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + HEADER);
+    (target + headers.sum::<usize>()).saturating_sub(COMMON_HEAD)
+}
+
 /// Receives a body of at most `limit` bytes, and charges the memory that it takes.
 pub(super) async fn receive(body: Body, limit: usize, charge: &mut Charge) -> Result<Bytes, Failure> {
     let announced = body.size_hint();
@@ -304,6 +321,7 @@ pub(super) async fn receive(body: Body, limit: usize, charge: &mut Charge) -> Re
     }
     let longest = announced.upper().and_then(|upper| usize::try_from(upper).ok()).unwrap_or(limit).min(limit);
     let mut body = pin!(body);
+    let head = charge.bytes();
     // One buffer, since frames of a few bytes would cost many times their length.
     let mut buffer = Vec::new();
     loop {
@@ -319,13 +337,13 @@ pub(super) async fn receive(body: Body, limit: usize, charge: &mut Charge) -> Re
             return Err(Failure::TooLarge(limit));
         }
         if buffer.is_empty() && body.is_end_stream() {
-            charge.grow_to(length)?;
+            charge.grow_to(head + length)?;
             charge.arrived()?;
             return Ok(data);
         }
         if length > buffer.capacity() {
             let capacity = length.max(FIRST_BUFFER).max(2 * buffer.capacity()).min(longest.max(length));
-            charge.grow_to(capacity)?;
+            charge.grow_to(head + capacity)?;
             buffer.reserve_exact(capacity - buffer.len());
         }
         buffer.extend_from_slice(&data);
@@ -336,20 +354,28 @@ pub(super) async fn receive(body: Body, limit: usize, charge: &mut Charge) -> Re
 
 /// Reads and discards a body without a meaning, so that the connection can be reused. Jersey
 /// clients send `{}` with each heartbeat.
-pub(super) async fn ignore(intake: &Intake, body: Body) {
-    ignore_within(intake.timeout, body).await;
+pub(super) async fn ignore(intake: &Intake, head: &Parts, body: Body) {
+    ignore_within(intake, intake.timeout, head, body).await;
 }
 
 /// Discards the body of a refused request as [`ignore`] does, within this time.
-pub(super) async fn ignore_within(time: Duration, body: Body) {
+pub(super) async fn ignore_within(intake: &Intake, time: Duration, head: &Parts, body: Body) {
     if body.is_end_stream() {
         return;
     }
     let mut discarded = pin!(discard(body));
     // Nearly all bodies have arrived together with the head. They need no timer.
     let is_done = poll_fn(|cx| Poll::Ready(discarded.as_mut().poll(cx).is_ready())).await;
-    if !is_done {
-        let _ = timeout(time, discarded).await;
+    if is_done {
+        return;
+    }
+    let mut charge = intake.charge(Source::of(&head.extensions));
+    // The response does not depend on the body, so without room for the head nobody waits for it.
+    if charge.grow_to(head_bytes(&head.uri, &head.headers)).is_ok() {
+        tokio::select! {
+            _ = timeout(time, discarded) => {}
+            () = charge.revoked() => {}
+        }
     }
 }
 
@@ -502,6 +528,52 @@ mod tests {
         held.clear();
         // The only body of a source may be longer than half.
         charged_by(&intake, 1, 768 * KIB).unwrap();
+    }
+
+    /// Returns the head of a request with this number of headers of some 200 bytes.
+    fn head(headers: usize) -> Parts {
+        let mut request = http::Request::new(());
+        for i in 0..headers {
+            let name: http::HeaderName = format!("x-{i}").parse().unwrap();
+            request.headers_mut().insert(name, "v".repeat(85).parse().unwrap());
+        }
+        request.into_parts().0
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn request_with_a_large_head_waits_for_an_ignored_body_only_while_there_is_room() {
+        let endless = || Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>());
+        for (headers, budget, waits) in
+            [(0, 4 * KIB, true), (9, 4 * KIB, true), (90, 4 * KIB, false), (90, 64 * KIB, true)]
+        {
+            let (intake, began) = (Intake::new(budget, false), Instant::now());
+            ignore(&intake, &head(headers), endless()).await;
+            assert_eq!(began.elapsed(), if waits { BODY_TIMEOUT } else { Duration::ZERO }, "{headers} {budget}");
+            assert_eq!(intake.budget.state().used, 0);
+        }
+        let intake = Intake::new(24 * KIB, false);
+        let waiting = head(90);
+        let (began, newer) = (Instant::now(), async {
+            tokio::time::sleep(GRACE).await;
+            charged(&intake, 20 * KIB).unwrap()
+        });
+        let _ = tokio::join!(ignore(&intake, &waiting, endless()), newer);
+        assert_eq!(began.elapsed(), GRACE, "another body needed the room");
+    }
+
+    #[tokio::test]
+    async fn large_head_is_charged_in_addition_to_the_body() {
+        let intake = Intake::new(1024 * KIB, false);
+        let Parts { uri, headers, .. } = head(50);
+        let head = head_bytes(&uri, &headers);
+        assert!((7_000..9_000).contains(&head), "{head}");
+        let mut charge = charged(&intake, head).unwrap();
+        receive(Body::from("abc"), 3, &mut charge).await.unwrap();
+        assert_eq!(charge.bytes(), head + 3);
+        let chunks = ["abc", "def"].map(|chunk| Ok::<_, std::io::Error>(Bytes::from(chunk)));
+        let mut charge = charged(&intake, head).unwrap();
+        receive(Body::from_stream(futures_util::stream::iter(chunks)), 6, &mut charge).await.unwrap();
+        assert!(charge.bytes() >= head + 6);
     }
 
     fn source(n: u8) -> Source {

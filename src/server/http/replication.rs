@@ -186,7 +186,7 @@ impl Copies {
 /// recognizes its own response. Closes the connection, since behind a load balancer the next one
 /// may lead to another node.
 async fn own(server: &ServerState, parts: &Parts, body: Body) -> Response {
-    intake::ignore(server.intake(), body).await;
+    intake::ignore(server.intake(), parts, body).await;
     let mut response = StatusCode::LOOP_DETECTED.into_response();
     if let Some(id) = parts.headers.get(NODE_ID) {
         response.headers_mut().insert(NODE_ID, id.clone());

@@ -6,11 +6,13 @@ use std::io;
 use std::iter;
 
 use axum::body::Body;
+use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode};
+use http_body::Body as _;
 use tokio::time::timeout;
 
 use super::decompress::{self, MAX_RATIO, decompress};
@@ -20,6 +22,7 @@ use super::offload::{self, Busy};
 use super::response::Format;
 use super::source::Source;
 use crate::model::DecodeError;
+use crate::server::connections::STREAM_WINDOW;
 
 const MEDIA_TYPES: &str = if cfg!(feature = "xml") {
     "this registry accepts application/json and application/xml"
@@ -176,6 +179,17 @@ pub(super) struct Document {
     charge: Charge,
 }
 
+/// Charges a request that waits before its body is read: its head, and what HTTP/2 receives of the
+/// body meanwhile.
+pub(super) fn hold(intake: &Intake, request: &Request) -> Result<Charge, Refusal> {
+    let body = request.body().size_hint().upper().and_then(|upper| usize::try_from(upper).ok());
+    let received = body.unwrap_or(usize::MAX).min(STREAM_WINDOW as usize);
+    let mut charge = intake.charge(Source::of(request.extensions()));
+    let held = charge.grow_to(intake::head_bytes(request.uri(), request.headers()) + received);
+    held.map_err(|_| Refusal::Exhausted)?;
+    Ok(charge)
+}
+
 /// Receives a batch of at most `limit` bytes.
 pub(super) async fn batch(intake: &Intake, parts: &Parts, body: Body, limit: usize) -> Result<Document, Refusal> {
     match content_type(&parts.headers)?.0 {
@@ -195,6 +209,7 @@ pub(super) async fn document(intake: &Intake, parts: &Parts, body: Body, limit: 
         Coding::Gzip | Coding::Other => return Err(Refusal::Coding { gzip: intake.gzip }),
     };
     let mut charge = intake.charge(Source::of(&parts.extensions));
+    charge.grow_to(intake::head_bytes(&parts.uri, headers))?;
     let received = timeout(intake.timeout, intake::receive(body, limit, &mut charge)).await;
     let bytes = received.map_err(|_| Refusal::TimedOut)?.map_err(|failure| match failure {
         intake::Failure::TooLarge(limit) => Refusal::TooLarge(limit),

@@ -25,7 +25,7 @@ use tower::{Service, ServiceExt};
 use super::path::{App, Target, upper};
 use super::response::{ListRequest, NotAcceptable};
 use super::scope::Scope;
-use super::{applications, fallback, guard, instances, operation, throttle};
+use super::{applications, fallback, guard, instances, operation, request, throttle};
 use crate::server::access::{self, Authentication, Change, Identity, Operation, Refusal, Role};
 use crate::server::audit::Caller;
 use crate::server::http::state::ServerState;
@@ -140,11 +140,22 @@ where
             Authentication::Done(Ok(identity)) => self.handle(request, Some(identity), started),
             Authentication::Done(Err(refusal)) => self.refuse(request, refusal, started),
             Authentication::Slow(slow) => {
+                let charge = match request::hold(self.server.intake(), &request) {
+                    Ok(charge) => charge,
+                    Err(refusal) => return self.exhausted(request, refusal, started),
+                };
                 let (access, timer, service) = (access.clone(), self.timer(&request, started), self.clone());
                 let authenticated = async move {
                     // The outer future measures the request.
                     let unmeasured = Started::default();
-                    match access.authenticate(slow).await {
+                    let decided = tokio::select! {
+                        decided = access.authenticate(slow) => decided,
+                        () = charge.revoked() => {
+                            return service.exhausted(request, request::Refusal::Exhausted, unmeasured).await;
+                        }
+                    };
+                    drop(charge);
+                    match decided {
                         Ok(identity) => service.handle(request, Some(identity), unmeasured).await,
                         Err(refusal) => service.refuse(request, refusal, unmeasured).await,
                     }
@@ -221,6 +232,14 @@ where
         let (timer, server) = (self.timer(&request, started), self.server.clone());
         let refused = async move { Ok(guard::refuse_identity(&server, request).await) };
         ResponseFuture(ResponseState::Pending(Box::pin(refused), timer))
+    }
+
+    /// Responds to a request for which the budget of bodies has no room.
+    fn exhausted(&self, request: Request<Body>, refusal: request::Refusal, started: Started) -> ResponseFuture {
+        let mut timer = self.timer(&request, started);
+        let response = self.server.refusals().response(&request.into_parts().0, refusal.response(), &refusal);
+        timer.finish(response.status());
+        ResponseFuture(ResponseState::Ready(Some(response)))
     }
 
     fn throttled(&self, request: &Request<Body>, refusal: Response, started: Started) -> ResponseFuture {

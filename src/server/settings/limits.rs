@@ -185,7 +185,8 @@ impl Limits {
     /// address that holds most. If there is no such body, the one that needs room gets the 503. For
     /// 10 seconds, an address with several bodies then gets at most half of the budget. Addresses
     /// are known where a [`Listener`](crate::server::Listener) or `ConnectInfo` provides them.
-    /// Requests without a body, as heartbeats are, need no room.
+    /// Requests without a body, as heartbeats are, need no room. While a request waits for its body
+    /// or for a log-in, its head counts as well, as far as it takes more than 2 KiB of memory.
     pub fn request_bytes_in_flight(mut self, bytes: usize) -> Self {
         self.request_bytes_in_flight = bytes;
         self
