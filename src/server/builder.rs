@@ -429,6 +429,7 @@ impl EurekaServerBuilder {
             rate_limits: limits::RateLimits::new(&self.rate_limits),
             connections: Arc::default(),
             measured: Measured::new(&self.about),
+            overrides: Default::default(),
             #[cfg(feature = "prometheus")]
             scrapes: Default::default(),
             about: self.about,

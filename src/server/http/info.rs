@@ -3,12 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use http::StatusCode;
+use http::header::RETRY_AFTER;
+use tokio::sync::Mutex;
+use tokio::time::timeout;
 
 use super::intake;
 use super::response::{self, Format};
@@ -18,11 +22,15 @@ use crate::model::xml;
 use crate::server::http::state::ServerState;
 use crate::server::memory;
 use crate::server::registry::Renewals;
+use crate::server::view::Snapshot;
 use crate::sync::offload;
 
 /// Root element of the status in XML: the name of a Java class.
 #[cfg(feature = "xml")]
 const STATUS_ROOT: &str = "com.netflix.eureka.util.StatusInfo";
+
+/// Maximum time for which a request waits for those before it.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(in crate::server) type Stats = Vec<(&'static str, String)>;
 
@@ -71,18 +79,48 @@ pub(super) async fn status(State(server): State<ServerState>, format: Format) ->
     }
 }
 
-/// Responds with the overrides by instance id. If two applications have the same id, the later one
-/// counts.
-pub(super) async fn overrides(State(server): State<ServerState>) -> Response {
-    // Offloaded, since it iterates over all instances.
-    let text = offload(move || {
+/// Overrides by instance id, which all requests share until the registry changes.
+#[derive(Debug, Default)]
+pub(in crate::server) struct Overrides(Arc<Mutex<Option<ReadOverrides>>>);
+
+/// Version of the registry, and its overrides as JSON.
+type ReadOverrides = (Weak<Snapshot>, Bytes);
+
+impl Overrides {
+    /// Returns the overrides as JSON. They are read on a blocking thread, one request at a time,
+    /// since that iterates over all instances. Returns `None` if the requests before take too long.
+    async fn json(&self, server: &ServerState) -> Option<Bytes> {
+        let mut shared = timeout(PATIENCE, self.0.clone().lock_owned()).await.ok()?;
         let full = server.registry().full();
-        let instances = full.applications.iter().flat_map(|view| &view.records).map(|record| &record.instance);
-        let overridden = instances.filter(|instance| instance.overridden_status() != InstanceStatus::Unknown);
-        let statuses: BTreeMap<_, _> = overridden.map(|i| (i.id(), i.overridden_status().as_str())).collect();
-        serde_json::json!(statuses).to_string()
-    });
-    response::json(text.await.into())
+        let version = Arc::downgrade(&full);
+        if let Some((read, json)) = &*shared
+            && read.ptr_eq(&version)
+        {
+            return Some(json.clone());
+        }
+        let read = offload(move || {
+            let json = overrides_of(&full);
+            *shared = Some((version, json.clone()));
+            json
+        });
+        Some(read.await)
+    }
+}
+
+/// If two applications have the same id, the later one counts.
+fn overrides_of(full: &Snapshot) -> Bytes {
+    let instances = full.applications.iter().flat_map(|view| &view.records).map(|record| &record.instance);
+    let overridden = instances.filter(|instance| instance.overridden_status() != InstanceStatus::Unknown);
+    let statuses: BTreeMap<_, _> = overridden.map(|i| (i.id(), i.overridden_status().as_str())).collect();
+    serde_json::json!(statuses).to_string().into()
+}
+
+/// Responds with the overrides by instance id.
+pub(super) async fn overrides(State(server): State<ServerState>) -> Response {
+    match server.overrides().json(&server).await {
+        Some(json) => response::json(json),
+        None => (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "2")]).into_response(),
+    }
 }
 
 /// Responds with 400, as a Java server outside of AWS.
@@ -169,6 +207,18 @@ mod tests {
         let stats = general_stats(Duration::ZERO);
         let total = stats.iter().find(|(name, _)| *name == "total-avail-memory").map(|(_, value)| value.clone());
         assert_eq!(total, memory::limit().map(|(bytes, _)| format!("{}mb", bytes >> 20)));
+    }
+
+    #[tokio::test]
+    async fn overrides_are_read_once_until_the_registry_changes() {
+        let server = crate::EurekaServer::builder().build().unwrap();
+        let known = crate::Instance::builder("A").id("i").host_name("h").ip_addr("10.0.0.1").port(80).build().unwrap();
+        server.register(known).unwrap();
+        let json = || async { server.state.overrides().json(&server.state).await.unwrap() };
+        let (first, second) = (json().await, json().await);
+        assert_eq!((&first[..], first.as_ptr()), (&b"{}"[..], second.as_ptr()), "shared");
+        server.set_override("A", "i", InstanceStatus::OutOfService).unwrap();
+        assert_eq!(json().await, r#"{"i":"OUT_OF_SERVICE"}"#);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::time::Duration;
 #[cfg(feature = "prometheus")]
 use bytes::Bytes;
 
+use super::info::Overrides;
 use super::{Intake, Refusals};
 use crate::model::{Instance, InstanceStatus};
 use crate::server::access::AccessControl;
@@ -43,6 +44,7 @@ pub(in crate::server) struct Parts {
     pub(in crate::server) rate_limits: Option<Box<RateLimits>>,
     pub(in crate::server) connections: Arc<ConnectionCounts>,
     pub(in crate::server) measured: Measured,
+    pub(in crate::server) overrides: Overrides,
     #[cfg(feature = "prometheus")]
     pub(in crate::server) scrapes: Scrapes,
     pub(in crate::server) about: About,
@@ -226,6 +228,10 @@ impl ServerState {
     /// Returns the rate limits, if there are any.
     pub(super) fn rate_limits(&self) -> Option<&RateLimits> {
         self.0.rate_limits.as_deref()
+    }
+
+    pub(super) fn overrides(&self) -> &Overrides {
+        &self.0.overrides
     }
 
     pub(super) fn refusals(&self) -> &Refusals {
