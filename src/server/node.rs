@@ -208,7 +208,8 @@ impl Node {
         let Some(registered) = self.registry.merge_metadata(app, id, entries, self.now())? else { return Ok(false) };
         let caller = self.changing(caller, app, id);
         audit::metadata_changed(app, id, &registered, &caller, self.registry.changes());
-        self.replicate(Origin::Client, ReplicationAction::Register, app, id, None);
+        #[cfg(feature = "peers")]
+        self.replication.replicate_metadata(app, id);
         Ok(true)
     }
 

@@ -105,6 +105,48 @@ async fn later_decision_of_an_operator_wins_after_a_partition() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn later_decision_of_an_operator_wins_over_a_change_of_metadata_after_a_partition() {
+    for minutes in [1, 5, 12] {
+        let (network, [a, b]) = pair().await;
+        b.register("x", 100).await;
+        put(&b, OUT).await;
+        b.register("y", 100).await;
+        soon().await;
+        network.cut("a", "b");
+        tokio::time::sleep(2 * SECOND).await;
+        put(&a, "apps/ORDERS/x/metadata?note=1").await;
+        put(&a, "apps/ORDERS/y/metadata?note=1").await;
+        tokio::time::sleep(20 * SECOND).await;
+        delete(&b, "apps/ORDERS/x/status?value=UP").await;
+        put(&b, "apps/ORDERS/y/metadata?note=2").await;
+        for _ in 0..2 * minutes {
+            assert_eq!(b.heartbeat("y", 100).await, StatusCode::OK);
+            heartbeats(&b, 1, 100).await;
+        }
+        network.heal();
+        heartbeats(&b, 4, 100).await;
+        assert_eq!([state(&a), state(&b)], [Some((Up, Unknown)); 2], "{minutes} min");
+        for node in [&a, &b] {
+            assert_eq!(node.order("y").unwrap().metadata().get("note"), Some("2"), "{minutes} min");
+        }
+    }
+}
+
+/// The peer received nothing else for the instance, so the metadata is newer.
+#[tokio::test(start_paused = true)]
+async fn change_of_metadata_reaches_the_peer_after_an_outage() {
+    let (network, [a, b]) = pair().await;
+    a.register("x", 100).await;
+    soon().await;
+    network.cut("a", "b");
+    put(&a, "apps/ORDERS/x/metadata?note=1").await;
+    heartbeats(&a, 4, 100).await;
+    network.heal();
+    tokio::time::sleep(20 * SECOND).await;
+    assert_eq!(b.order("x").unwrap().metadata().get("note"), Some("1"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn override_that_a_cancellation_ended_does_not_come_back() {
     for gap in [100, 1500] {
         for outage in [0, 5, 30] {

@@ -28,7 +28,7 @@ pub(super) fn items<'a>(
 fn sent_for(local: &LocalNode, change: &Change) -> [Option<Change>; 2] {
     let returned = (change.action == ReplicationAction::Cancel).then(|| local.instance(&change.target)).flatten();
     let Some(ours) = returned else { return [Some(change.clone()), None] };
-    let with = |action, status| Change { target: change.target.clone(), action, status };
+    let with = |action, status| Change::new(change.target.clone(), action, status);
     let has_none = ours.overridden_status == InstanceStatus::Unknown;
     let end = has_none.then(|| with(ReplicationAction::DeleteStatusOverride, Some(ours.status)));
     [end, Some(with(ReplicationAction::Register, None))]
@@ -37,7 +37,7 @@ fn sent_for(local: &LocalNode, change: &Change) -> [Option<Change>; 2] {
 /// Returns the item for a change, with the present instance, or `None` if the instance has left:
 /// its cancellation is sent as a change of its own.
 fn item(local: &LocalNode, change: &Change) -> Option<ReplicationItem> {
-    let Change { target, action, status } = change;
+    let Change { target, action, status, .. } = change;
     let bare = ReplicationItem {
         app: Some(target.app.clone()),
         id: Some(target.id.clone()),
@@ -116,7 +116,7 @@ mod tests {
     fn long_batch_is_divided() {
         let line = |id: &str, bytes: usize| {
             let target = Arc::new(Target { app: "ORDERS".into(), id: id.into() });
-            let change = Change { target, action: ReplicationAction::Register, status: None };
+            let change = Change::new(target, ReplicationAction::Register, None);
             let instance = (bytes > 0).then(|| {
                 Instance::builder("orders")
                     .ip_addr("10.0.0.1")

@@ -204,13 +204,22 @@ impl Replication {
         id: &str,
         status: Option<InstanceStatus>,
     ) {
+        self.enqueue(app, id, |target| Change::new(target, action, status));
+    }
+
+    /// Queues a change of metadata for every peer, as a registration.
+    pub(in crate::server) fn replicate_metadata(&self, app: &str, id: &str) {
+        self.enqueue(app, id, Change::metadata);
+    }
+
+    fn enqueue(&self, app: &str, id: &str, change: impl Fn(Arc<Target>) -> Change) {
         let peers = self.list.load();
         if peers.is_empty() {
             return;
         }
         let target = Arc::new(Target { app: app.into(), id: id.into() });
         for peer in peers.iter() {
-            peer.enqueue(Change { target: target.clone(), action, status });
+            peer.enqueue(change(target.clone()));
         }
     }
 

@@ -559,8 +559,7 @@ impl Peer {
             // since.
             (ReplicationAction::Heartbeat, 404, _) => {
                 if local.instance(target).is_some_and(|ours| !self.refused().holds(target, Version::of(&ours))) {
-                    let (target, action) = (target.clone(), ReplicationAction::Register);
-                    self.enqueue(Change { target, action, status: None });
+                    self.enqueue(Change::new(target.clone(), ReplicationAction::Register, None));
                 }
             }
             (ReplicationAction::Heartbeat, _, Some(copy)) if local.take_newer_copies => {
@@ -576,7 +575,8 @@ impl Peer {
                 let mut queue = self.queue();
                 if *action == ReplicationAction::Register {
                     queue.note_refusal();
-                } else if status >= 500 {
+                }
+                if status >= 500 {
                     queue.doubt_refused(change);
                 }
                 drop(queue);

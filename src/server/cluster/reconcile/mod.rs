@@ -436,7 +436,7 @@ impl Reconciler {
             return Resolution::None;
         }
         for (action, status) in changes {
-            self.peer.enqueue(Change { target: target.clone(), action, status });
+            self.peer.enqueue(Change::new(target.clone(), action, status));
         }
         Resolution::Sent
     }

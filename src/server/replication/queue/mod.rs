@@ -15,9 +15,10 @@
 //! * While the peer is unreachable, changes (not heartbeats) are kept beyond their time, up to the
 //!   outage limit. So the peer can agree again without a restart.
 //! * In a longer outage the peer may receive newer changes of the same instance from others. So
-//!   cancellations and override changes are not sent afterwards: their instances are in doubt, and
-//!   reconciliation finds out which state is newer. Nor is the registration of such an instance
-//!   sent, since it would give the peer's older override the time of its arrival.
+//!   cancellations, override changes and changes of metadata are not sent afterwards: their
+//!   instances are in doubt, and reconciliation finds out which state is newer. Nor is the
+//!   registration of such an instance sent, since it would give the peer's older override the time
+//!   of its arrival.
 
 #[cfg(test)]
 mod tests;
@@ -69,18 +70,33 @@ pub(in crate::server) struct Change {
     pub(in crate::server) action: ReplicationAction,
     /// The status to set, or the one to keep after an override is deleted.
     pub(in crate::server) status: Option<InstanceStatus>,
+    /// The registration has the version of the one before, since only metadata was merged.
+    keeps_version: bool,
 }
 
 impl Change {
+    pub(in crate::server) fn new(
+        target: Arc<Target>,
+        action: ReplicationAction,
+        status: Option<InstanceStatus>,
+    ) -> Self {
+        Self { target, action, status, keeps_version: false }
+    }
+
+    /// Returns the change for merged metadata.
+    pub(super) fn metadata(target: Arc<Target>) -> Self {
+        Self { keeps_version: true, ..Self::new(target, Register, None) }
+    }
+
     /// Returns true if the change is not repeated by the instance, as a heartbeat is.
     fn is_lasting(&self) -> bool {
         self.action != Heartbeat
     }
 
     /// Returns true if the change must not be sent after a newer one of its instance. A peer keeps
-    /// the newer of two registrations by itself.
+    /// the newer of two registrations by itself, but of two with equal versions the later one.
     fn is_ordered(&self) -> bool {
-        matches!(self.action, Cancel | StatusUpdate | DeleteStatusOverride)
+        self.keeps_version || matches!(self.action, Cancel | StatusUpdate | DeleteStatusOverride)
     }
 }
 

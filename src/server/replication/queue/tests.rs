@@ -27,7 +27,12 @@ impl Bench {
 
     fn push_status(&mut self, action: ReplicationAction, id: &str, status: Option<InstanceStatus>) -> bool {
         let target = Arc::new(Target { app: "ORDERS".into(), id: id.into() });
-        self.queue.push(Change { target, action, status }, self.now)
+        self.queue.push(Change::new(target, action, status), self.now)
+    }
+
+    fn push_metadata(&mut self, id: &str) {
+        let target = Arc::new(Target { app: "ORDERS".into(), id: id.into() });
+        self.queue.push(Change::metadata(target), self.now);
     }
 
     /// Returns the batch that is due now. Panics if none is.
@@ -295,6 +300,22 @@ fn changes_that_others_may_have_overtaken_are_compared_after_a_long_outage() {
     let target = Target { app: "ORDERS".into(), id: "b".into() };
     assert!(bench.queue.settle(&target) && !bench.queue.settle(&target));
     assert!(bench.queue.is_flushed() && bench.push(Register, "b"));
+}
+
+#[test]
+fn change_of_metadata_is_compared_after_a_long_outage() {
+    for (action, is_compared) in [(None, true), (Some(Heartbeat), true), (Some(Register), false)] {
+        let mut bench = Bench::new(Limits { doubt: Some(Duration::from_secs(10)), ..LIMITS });
+        bench.push_metadata("a");
+        for _ in 0..10 {
+            let batch = bench.later(1000 * MS).batch();
+            assert_eq!(names(&batch), "Register a", "a short outage");
+            bench.done(batch, Outcome::Failed);
+        }
+        action.map(|action| bench.push(action, "a"));
+        bench.later(1000 * MS).batch();
+        assert_eq!(bench.queue.doubtful().len(), usize::from(is_compared), "{action:?} follows");
+    }
 }
 
 #[test]
