@@ -271,6 +271,39 @@ async fn instance_cancelled_during_an_outage_is_cancelled_at_the_peer() {
     assert_eq!(b.view().len(), 3);
 }
 
+/// The cancellation is known for 15 minutes, and the peer evicts nothing meanwhile.
+#[tokio::test(start_paused = true)]
+async fn instance_cancelled_during_an_outage_of_20_minutes_is_cancelled_at_the_peer() {
+    let network = Network::default();
+    let a = network.node_with("a", &ALL, |setup| setup.eviction(|eviction| eviction.self_preservation(false)));
+    let b = network.node("b", &ALL);
+    soon().await;
+    for id in ["x", "gone", "moved", "evicted"] {
+        a.register(id, 100).await;
+    }
+    soon().await;
+    network.cut("a", "b");
+    for id in ["gone", "moved"] {
+        delete(&a, &format!("apps/ORDERS/{id}")).await;
+    }
+    put(&a, "apps/ORDERS/evicted/status?value=OUT_OF_SERVICE").await;
+    b.register("moved", 200).await;
+    for _ in 0..40 {
+        assert_eq!(b.heartbeat("moved", 200).await, StatusCode::OK);
+        heartbeats(&a, 1, 100).await;
+    }
+    assert!(b.order("gone").is_some() && a.order("evicted").is_none(), "a does not preserve, b does");
+    network.heal();
+    for _ in 0..10 {
+        assert_eq!(b.heartbeat("moved", 200).await, StatusCode::OK);
+        heartbeats(&a, 1, 100).await;
+    }
+    assert!(b.order("gone").is_none());
+    assert_eq!([&a, &b].map(|node| node.order("moved").is_some()), [true; 2], "it registered again");
+    let cancelled: Vec<_> = network.sent().into_iter().filter(|sent| sent.starts_with("a>b Cancel")).collect();
+    assert_eq!(cancelled, ["a>b Cancel gone"], "neither an eviction nor a lease that runs is cancelled");
+}
+
 #[tokio::test(start_paused = true)]
 async fn node_that_is_not_open_yet_sends_the_changes_of_an_outage() {
     let network = Network::default();

@@ -54,7 +54,7 @@ pub(in crate::server) use self::peer::Peer;
 #[cfg(feature = "page")]
 pub(in crate::server) use self::peer::PeerOverview;
 use self::queue::{BATCH_SIZE, Limits};
-pub(in crate::server) use self::queue::{Change, LostChanges, Target};
+pub(in crate::server) use self::queue::{Change, Doubt, LostChanges, Target};
 pub(in crate::server) use self::refused::RefusedCopies;
 #[cfg(feature = "prometheus")]
 pub(in crate::server) use self::stats::PeerState;

@@ -23,7 +23,7 @@ use super::availability::Availability;
 use super::batch::{Part, in_parts, items};
 use super::local_node::LocalNode;
 use super::loopback::Loopback;
-use super::queue::{Change, Limits, LostChanges, Outcome, Queue, Step, Target, Task};
+use super::queue::{Change, Doubt, Limits, LostChanges, Outcome, Queue, Step, Target, Task};
 use super::refused::RefusedCopies;
 #[cfg(feature = "prometheus")]
 use super::stats::PeerState;
@@ -367,9 +367,9 @@ impl Peer {
         self.queue().doubtful()
     }
 
-    /// Ends the doubt about an instance, whose state is compared now. Returns true if there was
-    /// one.
-    pub(in crate::server) fn settle(&self, target: &Target) -> bool {
+    /// Ends the doubt about an instance, whose state is compared now. Returns the doubt, if there
+    /// was one.
+    pub(in crate::server) fn settle(&self, target: &Target) -> Option<Doubt> {
         self.queue().settle(target)
     }
 

@@ -22,6 +22,8 @@
 //! * A cancellation is a state with a time like others. This node remembers it as a tombstone, for
 //!   longer than changes are kept for a peer; at the peer it is read from the delta. The end of a
 //!   lease by eviction is no such state: it only means that this node received no heartbeat.
+//!   After a longer outage, an instance whose cancellation the peer did not receive is cancelled
+//!   there if its lease at the peer has ended, too.
 //! * An instance that only the peer has is adopted while its lease at the peer runs, and keeps that
 //!   lease. Otherwise nodes that evict an instance would adopt it from each other again. Lists show
 //!   a lease as of its last change, so only the single instance shows it. An instance that only
@@ -53,7 +55,7 @@ use crate::server::cluster::{CHUNK, owners};
 use crate::server::outcome::Refused;
 use crate::server::owner::ListedOwners;
 use crate::server::registry::{Version, agree, replaces};
-use crate::server::replication::{Change, Peer, RefusedCopies, Target};
+use crate::server::replication::{Change, Doubt, Peer, RefusedCopies, Target};
 use crate::time::{Moment, jittered};
 
 /// Time in which a change in flight should arrive. Batches wait for half a second.
@@ -356,8 +358,8 @@ impl Reconciler {
         }
         // Before the state is read: a later change is queued. During an outage nothing can be sent.
         let is_failing = self.peer.is_failing();
-        let was_doubtful = !is_failing && self.peer.settle(target);
-        if was_doubtful {
+        let doubt = if is_failing { None } else { self.peer.settle(target) };
+        if doubt.is_some() {
             // What was sent did not arrive.
             self.sent.remove(target);
         }
@@ -373,6 +375,10 @@ impl Reconciler {
                     self.send_once(target, ended, [(ReplicationAction::Cancel, None)])
                 }
                 _ if is_alive(&theirs, node.published_now()) => self.adopt(theirs),
+                // The outage was longer than tombstones are kept.
+                None if doubt == Some(Doubt::Cancelled) => {
+                    self.send_once(target, Version::of(&theirs), [(ReplicationAction::Cancel, None)])
+                }
                 _ => Resolution::None,
             },
             (Some(_), Some(theirs)) => self.adopt(theirs),
@@ -382,7 +388,7 @@ impl Reconciler {
                 if ended {
                     audit::ended(&target.app, &target.id, ours.status, self.peer.url().as_str());
                     Resolution::Adopted
-                } else if was_doubtful && is_alive(&ours, node.published_now()) {
+                } else if doubt.is_some() && is_alive(&ours, node.published_now()) {
                     self.send_once(target, Version::of(&ours), [(ReplicationAction::Register, None)])
                 } else {
                     Resolution::None

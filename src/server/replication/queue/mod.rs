@@ -23,6 +23,7 @@
 #[cfg(test)]
 mod tests;
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -97,6 +98,19 @@ impl Change {
     /// the newer of two registrations by itself, but of two with equal versions the later one.
     fn is_ordered(&self) -> bool {
         self.keeps_version || matches!(self.action, Cancel | StatusUpdate | DeleteStatusOverride)
+    }
+}
+
+/// Last change of an instance in doubt, as far as the peer did not receive it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::server) enum Doubt {
+    Cancelled,
+    Changed,
+}
+
+impl Doubt {
+    fn after(change: &Change) -> Self {
+        if change.action == Cancel { Self::Cancelled } else { Self::Changed }
     }
 }
 
@@ -181,7 +195,7 @@ pub(super) struct Queue {
     places: HashMap<Arc<Target>, [Option<i64>; 5]>,
     in_flight: HashSet<Arc<Target>>,
     /// Instances whose state at the peer has to be compared before a change of them is sent.
-    doubtful: HashSet<Arc<Target>>,
+    doubtful: HashMap<Arc<Target>, Doubt>,
     batches: usize,
     front: i64,
     back: i64,
@@ -207,7 +221,7 @@ impl Queue {
             waiting: BTreeMap::new(),
             places: HashMap::new(),
             in_flight: HashSet::new(),
-            doubtful: HashSet::new(),
+            doubtful: HashMap::new(),
             batches: 0,
             front: 0,
             back: 0,
@@ -226,6 +240,7 @@ impl Queue {
     pub(super) fn push(&mut self, change: Change, now: Instant) -> bool {
         if self.is_compared(&change) {
             self.counters.replaced += 1;
+            self.doubtful.insert(change.target.clone(), Doubt::after(&change));
             return false;
         }
         let was_empty = self.waiting.is_empty();
@@ -338,7 +353,7 @@ impl Queue {
     /// now on.
     pub(super) fn doubt_refused(&mut self, change: &Change) {
         if change.is_ordered() && self.limits.doubt.is_some() {
-            self.doubt(change.target.clone());
+            self.doubt(change.target.clone(), Doubt::after(change));
         }
     }
 
@@ -362,18 +377,18 @@ impl Queue {
 
     /// Returns the instances in doubt.
     pub(super) fn doubtful(&self) -> Vec<Arc<Target>> {
-        self.doubtful.iter().cloned().collect()
+        self.doubtful.keys().cloned().collect()
     }
 
-    /// Ends the doubt about an instance, whose state is compared now. Returns true if there was
-    /// one.
-    pub(super) fn settle(&mut self, target: &Target) -> bool {
+    /// Ends the doubt about an instance, whose state is compared now. Returns the doubt, if there
+    /// was one.
+    pub(super) fn settle(&mut self, target: &Target) -> Option<Doubt> {
         self.doubtful.remove(target)
     }
 
     /// Ends the doubt about an instance that cannot be compared. A full comparison follows.
     pub(super) fn give_up(&mut self, target: &Target) {
-        self.counters.given_up += u64::from(self.doubtful.remove(target));
+        self.counters.given_up += u64::from(self.doubtful.remove(target).is_some());
     }
 
     /// Returns true if nothing waits and nothing is in flight.
@@ -422,25 +437,33 @@ impl Queue {
 
     /// Returns true if the change is left to the comparison of its instance.
     fn is_compared(&self, change: &Change) -> bool {
-        change.is_lasting() && self.doubtful.contains(&change.target)
+        change.is_lasting() && self.doubtful.contains_key(&change.target)
     }
 
     /// Doubts the instances with waiting changes that newer ones of others may have overtaken.
     fn doubt_ordered(&mut self) {
         let ordered = self.waiting.values().filter(|task| task.change.is_ordered());
         let targets: Vec<_> = ordered.map(|task| task.change.target.clone()).collect();
-        targets.into_iter().for_each(|target| self.doubt(target));
+        targets.into_iter().for_each(|target| self.doubt(target, Doubt::Changed));
     }
 
-    /// Doubts an instance. What waits to be sent for it is left to the comparison.
-    fn doubt(&mut self, target: Arc<Target>) {
-        for action in LASTING {
-            self.counters.replaced += u64::from(self.remove(&target, action).is_some());
+    /// Doubts an instance after a change that `doubt` describes. Later changes of it that wait are
+    /// left to the comparison.
+    fn doubt(&mut self, target: Arc<Target>, mut doubt: Doubt) {
+        // A cancellation replaces all others, so only a registration can follow it.
+        for action in [StatusUpdate, DeleteStatusOverride, Cancel, Register] {
+            if let Some(task) = self.remove(&target, action) {
+                self.counters.replaced += 1;
+                doubt = Doubt::after(&task.change);
+            }
         }
-        if self.doubtful.len() < self.limits.capacity {
-            self.doubtful.insert(target);
-        } else if !self.doubtful.contains(&target) {
-            self.counters.overflowed += 1;
+        let has_room = self.doubtful.len() < self.limits.capacity;
+        match self.doubtful.entry(target) {
+            Entry::Occupied(_) => {}
+            Entry::Vacant(entry) if has_room => {
+                entry.insert(doubt);
+            }
+            Entry::Vacant(_) => self.counters.overflowed += 1,
         }
     }
 

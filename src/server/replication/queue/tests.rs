@@ -298,7 +298,7 @@ fn changes_that_others_may_have_overtaken_are_compared_after_a_long_outage() {
     bench.done(batch, Outcome::Done);
     assert!(bench.queue.is_empty() && !bench.queue.is_flushed());
     let target = Target { app: "ORDERS".into(), id: "b".into() };
-    assert!(bench.queue.settle(&target) && !bench.queue.settle(&target));
+    assert_eq!([(); 2].map(|()| bench.queue.settle(&target)), [Some(Doubt::Changed), None]);
     assert!(bench.queue.is_flushed() && bench.push(Register, "b"));
 }
 
@@ -315,6 +315,36 @@ fn change_of_metadata_is_compared_after_a_long_outage() {
         action.map(|action| bench.push(action, "a"));
         bench.later(1000 * MS).batch();
         assert_eq!(bench.queue.doubtful().len(), usize::from(is_compared), "{action:?} follows");
+    }
+}
+
+#[test]
+fn doubt_shows_whether_the_last_change_of_the_instance_is_its_cancellation() {
+    let refused = Change::new(Arc::new(Target { app: "ORDERS".into(), id: "a".into() }), Cancel, None);
+    for (before, is_refused, after, cancelled) in [
+        (&[StatusUpdate, Cancel][..], false, &[][..], true),
+        (&[Cancel, Register], false, &[], false),
+        (&[Cancel], false, &[Register, StatusUpdate], false),
+        (&[StatusUpdate], false, &[Cancel], true),
+        (&[], true, &[], true),
+        (&[Register], true, &[], false),
+    ] {
+        let mut bench = Bench::new(Limits { doubt: Some(Duration::ZERO), ..LIMITS });
+        bench.push(Heartbeat, "b");
+        let batch = bench.later(500 * MS).batch();
+        for &action in before {
+            bench.push(action, "a");
+        }
+        bench.done(batch, Outcome::Failed);
+        if is_refused {
+            bench.queue.doubt_refused(&refused);
+        }
+        bench.later(1000 * MS).batch();
+        for &action in after {
+            bench.push(action, "a");
+        }
+        let expected = if cancelled { Doubt::Cancelled } else { Doubt::Changed };
+        assert_eq!(bench.queue.settle(&refused.target), Some(expected), "{before:?}, {is_refused}, {after:?}");
     }
 }
 
