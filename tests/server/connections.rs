@@ -1,6 +1,8 @@
 //! Too many connections, HTTP/2 connections without requests, and clients that do not read their
 //! responses.
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::body::Body;
 use axum::routing::get;
@@ -9,6 +11,7 @@ use http::{Request, StatusCode};
 use http_body::Body as _;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::Instant;
 use tower::ServiceExt;
 use tower_eureka::EurekaServer;
 use tower_eureka::server::{Limits, Listener};
@@ -110,15 +113,65 @@ async fn connections_in_use_are_not_closed_for_a_new_one() {
     server.assert_serves().await;
 }
 
+const STALLED: &[u8] = b"PUT /eureka/apps/X/y HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n{";
+
+async fn connect_from(address: &str, server: &Running) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(format!("{address}:0").parse().unwrap()).unwrap();
+    socket.connect(server.address).await.unwrap()
+}
+
+/// Connects from each address this number of times, with a body of which one byte arrives.
+async fn stall(server: &Running, addresses: &[&str], number: usize) -> Vec<TcpStream> {
+    let mut stalled = Vec::new();
+    for _ in 0..number {
+        for address in addresses {
+            let mut stream = connect_from(address, server).await;
+            // The server may have refused it already.
+            let _ = stream.write_all(STALLED).await;
+            stalled.push(stream);
+        }
+    }
+    stalled
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(start_paused = true)]
+async fn addresses_with_stalled_requests_beyond_the_limit_do_not_delay_others() {
+    for (addresses, number) in [(&["127.0.0.2"][..], 40), (&["127.0.0.2", "127.0.0.3"], 20)] {
+        let server = Running::start(|listener| listener.max_connections(10)).await;
+        let stalled = stall(&server, addresses, number).await;
+        let start = Instant::now();
+        server.assert_serves().await;
+        assert!(start.elapsed() <= Duration::from_secs(2), "{:?} of {addresses:?}", start.elapsed());
+        drop(stalled);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(start_paused = true)]
+async fn clients_of_one_address_beyond_the_limit_are_served() {
+    let server = Running::start(|listener| listener.max_connections(10)).await;
+    let mut open = Vec::new();
+    for _ in 0..100 {
+        let mut stream = server.connect().await;
+        ask(&mut stream).await;
+        open.push(stream);
+    }
+    let stalled = stall(&server, &["127.0.0.1"], 10).await;
+    let start = Instant::now();
+    server.assert_serves().await;
+    assert!(start.elapsed() <= Duration::from_secs(2), "{:?}", start.elapsed());
+    drop((open, stalled));
+}
+
 #[tokio::test]
 async fn address_at_its_limit_closes_its_longest_idle_connection() {
     let server = Running::start(|listener| listener.max_connections_per_address(2)).await;
     let (mut first, mut second) = (server.connect().await, server.connect().await);
     ask(&mut first).await;
     ask(&mut second).await;
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
-    let mut other = socket.connect(server.address).await.unwrap();
+    let mut other = connect_from("127.0.0.2", &server).await;
     ask(&mut other).await;
     let mut third = server.connect().await;
     ask(&mut third).await;

@@ -25,10 +25,11 @@ use super::activity::Activity;
 use super::connection::{self, Accepted};
 use super::limits::Limits;
 use super::log::AcceptLog;
-use super::table::{ConnectionTable, Refused};
+use super::table::{ConnectionPermit, ConnectionTable, Refused};
 #[cfg(feature = "tls")]
 use super::tls::Failure;
 use super::tls::{self, Acceptor};
+use super::waiting::{PERMIT_INTERVAL, Pending, Waiting};
 use crate::server::audit::{self, Repeats};
 use crate::server::connections::{ClosedFor, ConnectionCounts, RefusedFor};
 use crate::server::unsent::Unsent;
@@ -39,10 +40,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 const CLOSE_PAUSE: Duration = Duration::from_millis(10);
 /// `EMFILE`, which is the same number on all Unix systems.
 const OUT_OF_DESCRIPTORS: i32 = 24;
-/// Maximum time that a new connection waits for a permit.
-const PERMIT_TIMEOUT: Duration = Duration::from_secs(1);
-/// Interval between two attempts to get a permit.
-const PERMIT_INTERVAL: Duration = Duration::from_millis(50);
 /// Minimum interval between two checks for slow clients.
 const SLOW_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -64,20 +61,11 @@ pub(super) struct AcceptLoop<S> {
     unsent: Arc<Unsent>,
     table: Arc<ConnectionTable>,
     connections: JoinSet<()>,
-    /// Accepted connection that waits for a permit. No other one is accepted meanwhile.
-    waiting: Option<Pending>,
+    waiting: Waiting,
     slow_check: SlowCheck,
     log: AcceptLog,
     unreadable: Arc<Repeats>,
     counts: Arc<ConnectionCounts>,
-}
-
-/// Accepted connection without a permit.
-struct Pending {
-    stream: TcpStream,
-    peer: SocketAddr,
-    /// Start of the wait for a permit.
-    waiting_since: Option<Instant>,
 }
 
 /// Schedule of the checks for slow clients: none while the budget of unsent bytes has room, else
@@ -129,7 +117,7 @@ where
             unsent,
             table: Arc::new(ConnectionTable::new(&limits)),
             connections: JoinSet::new(),
-            waiting: None,
+            waiting: Waiting::new(),
             slow_check: SlowCheck::new(),
             log: AcceptLog::new(&limits),
             unreadable: Arc::default(),
@@ -145,35 +133,24 @@ where
         let mut files = pin!(tls::check_files(self.tls.clone()));
         let mut expiry = pin!(self.watch_expiry());
         loop {
-            let pending = tokio::select! {
+            tokio::select! {
                 biased;
                 () = &mut shutdown => break,
-                Some(_) = self.connections.join_next() => {
-                    self.log.ended(self.table.count());
-                    self.waiting.take()
-                }
-                () = self.slow_check.due(&self.unsent) => {
-                    self.close_slow();
-                    None
-                }
+                Some(_) = self.connections.join_next() => self.log.ended(self.table.count()),
+                () = self.slow_check.due(&self.unsent) => self.close_slow(),
                 // They never complete.
-                () = &mut files => None,
-                () = &mut expiry => None,
-                () = sleep(PERMIT_INTERVAL), if self.waiting.is_some() => self.waiting.take(),
-                accepted = accept(&self.listener), if self.waiting.is_none() => match accepted {
-                    Ok((stream, peer)) => Some(Pending { stream, peer, waiting_since: None }),
-                    Err(error) => {
-                        self.make_room(&error).await;
-                        None
-                    }
+                () = &mut files => {}
+                () = &mut expiry => {}
+                () = sleep(PERMIT_INTERVAL), if !self.waiting.is_empty() => {}
+                accepted = accept(&self.listener) => match accepted {
+                    Ok((stream, peer)) => self.waiting.push(Pending::new(stream, peer)),
+                    Err(error) => self.make_room(&error).await,
                 },
-            };
-            if let Some(pending) = pending {
-                self.admit(pending, &stopped);
             }
+            self.admit(&stopped);
         }
-        let Self { listener, mut connections, limits, .. } = self;
-        drop((listener, closing, stopping, stopped));
+        let Self { listener, waiting, mut connections, limits, .. } = self;
+        drop((listener, waiting, closing, stopping, stopped));
         let all = async { while connections.join_next().await.is_some() {} };
         if tokio::time::timeout(limits.shutdown_timeout, all).await.is_err() {
             tracing::warn!(connections = connections.len(), "stopped with requests in flight");
@@ -188,32 +165,53 @@ where
         std::future::pending()
     }
 
-    /// Spawns the task of a connection if there is a permit for it. Else lets the connection wait,
-    /// or closes it.
-    fn admit(&mut self, Pending { stream, peer, waiting_since }: Pending, stopped: &watch::Receiver<()>) {
-        let activity = Arc::new(Activity::start(&self.limits, self.unsent.clone()));
-        let permit = match self.table.admit(peer.ip(), &activity) {
-            Ok(admitted) => {
-                self.log.admitted(&admitted, self.table.count());
-                self.counts.add_closed(ClosedFor::Other, admitted.closed);
-                admitted.permit
+    /// Serves the waiting connections for which there are permits, and refuses those that cannot
+    /// wait.
+    fn admit(&mut self, stopped: &watch::Receiver<()>) {
+        while let Some(mut pending) = self.waiting.pop(&self.table) {
+            if self.table.is_full() && !pending.is_due() {
+                self.waiting.push(pending);
+                break;
             }
-            Err(Refused::Full) if waiting_since.is_none_or(|since| since.elapsed() < PERMIT_TIMEOUT) => {
-                let waiting_since = waiting_since.or_else(|| Some(Instant::now()));
-                self.waiting = Some(Pending { stream, peer, waiting_since });
-                return;
+            let activity = Arc::new(Activity::start(&self.limits, self.unsent.clone()));
+            match self.table.admit(pending.peer.ip(), &activity) {
+                Ok(admitted) => {
+                    self.log.admitted(&admitted, self.table.count());
+                    self.counts.add_closed(ClosedFor::Other, admitted.closed);
+                    self.serve(pending, activity, admitted.permit, stopped.clone());
+                }
+                Err(Refused::Full) => {
+                    pending.note_attempt();
+                    self.waiting.push(pending);
+                    break;
+                }
+                Err(Refused::Address) => self.refuse(&pending, Refused::Address),
             }
-            Err(refused) => {
-                let is_full = refused == Refused::Full;
-                self.counts.add_refused(if is_full { RefusedFor::Full } else { RefusedFor::Address });
-                self.log.refused(peer, is_full, self.table.count());
-                return;
-            }
-        };
+        }
+        while let Some(pending) = self.waiting.pop_refused(&self.table) {
+            let has_most = self.table.has_most(pending.peer.ip());
+            self.refuse(&pending, if has_most { Refused::Address } else { Refused::Full });
+        }
+    }
+
+    fn refuse(&self, pending: &Pending, reason: Refused) {
+        let is_full = reason == Refused::Full;
+        self.counts.add_refused(if is_full { RefusedFor::Full } else { RefusedFor::Address });
+        self.log.refused(pending.peer, is_full, self.table.count());
+    }
+
+    /// Spawns the task of a connection.
+    fn serve(
+        &mut self,
+        Pending { stream, peer, .. }: Pending,
+        activity: Arc<Activity>,
+        permit: ConnectionPermit,
+        stopped: watch::Receiver<()>,
+    ) {
         let key = permit.key();
         let (http, app) = (self.http.clone(), self.app.clone());
         let accepted = Accepted { stream, peer, tls: self.tls.clone() };
-        let connection = connection::serve(http, accepted, app, self.limits, activity, stopped.clone());
+        let connection = connection::serve(http, accepted, app, self.limits, activity, stopped);
         let (unreadable, counts, open) = (self.unreadable.clone(), self.counts.clone(), self.counts.opened());
         let task = self.connections.spawn(async move {
             if let Err(error) = connection.await {

@@ -28,6 +28,7 @@ mod tls;
 #[cfg(not(feature = "tls"))]
 #[path = "no_tls.rs"]
 mod tls;
+mod waiting;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -146,11 +147,16 @@ impl Listener {
     /// that is less. A number that exceeds this is used, with a warning.
     ///
     /// At the limit, a new connection replaces an idle one: the longest idle connection of the
-    /// address with the most connections. While no connection is idle, a new one waits for up to a
-    /// second and is then closed. If one address has more than half of all connections and none of
-    /// them is idle, new connections of other addresses replace those of its connections whose
-    /// request body or response has made no progress for a second. A connection whose handler is
-    /// running is never closed.
+    /// address with the most connections. It replaces one of an address with fewer connections than
+    /// its own only after a second without a byte. While no connection is idle, it replaces one
+    /// whose request body or response has made no progress for a second: first those of the address
+    /// with the most connections, last those of its own address, and none of another address with
+    /// no more connections than its own. A connection whose handler is running is never closed.
+    ///
+    /// A new connection that can replace none waits for up to a second and is then closed. Others
+    /// are accepted meanwhile, and those of addresses with fewer connections come first. At most 64
+    /// wait, or a quarter of the limit if that is less. Beyond it, the newest one of the address
+    /// with the most connections is closed.
     ///
     /// The process needs a file descriptor for each connection, see
     /// [`descriptors`](Self::descriptors).

@@ -19,8 +19,8 @@ use crate::sync::{Mutex, MutexGuard};
 /// costs little per connection.
 const BATCH: usize = 256;
 
-/// A connection with a request is closed for others only if the request has made no progress for
-/// this time.
+/// A connection with a request is closed for a new one only if the request has made no progress for
+/// this time. An idle connection has this time before one of a larger address replaces it.
 const STALL_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Open connections of a listener, within its limits.
@@ -56,7 +56,7 @@ pub(super) struct ConnectionPermit {
 pub(super) enum Refused {
     /// All connections are in use. One may end soon.
     Full,
-    /// The address has reached its share, and none of its connections is idle.
+    /// The address has reached its share, and none of its connections can be closed.
     Address,
 }
 
@@ -81,8 +81,8 @@ impl ConnectionTable {
         }))
     }
 
-    /// Returns a permit for a connection from this address. At the limit, closes idle connections
-    /// first: those of the address with the most connections, the longest idle one before others.
+    /// Returns a permit for a connection from this address. At the limit, closes idle connections,
+    /// or else stalled requests: see [`State::make_room`].
     pub(super) fn admit(self: &Arc<Self>, ip: IpAddr, activity: &Arc<Activity>) -> Result<Admitted, Refused> {
         let address = audit::network(ip);
         let state = &mut *self.lock();
@@ -95,12 +95,11 @@ impl ConnectionTable {
         }
         let is_full = state.count >= state.limit;
         if is_full {
-            let closed_idle = state.make_room(Some(address), state.batch());
-            if closed_idle == 0 {
-                let has_most = state.is_majority(state.of(address)) && state.addresses.len() > 1;
-                return Err(if has_most { Refused::Address } else { Refused::Full });
+            let closed_for_it = state.make_room(Some(address), state.batch());
+            if closed_for_it == 0 {
+                return Err(Refused::Full);
             }
-            closed += closed_idle;
+            closed += closed_for_it;
         }
         let id = state.next;
         state.next += 1;
@@ -135,6 +134,22 @@ impl ConnectionTable {
         self.lock().limit
     }
 
+    pub(super) fn is_full(&self) -> bool {
+        let state = self.lock();
+        state.count >= state.limit
+    }
+
+    /// Returns the number of connections of this address.
+    pub(super) fn count_of(&self, ip: IpAddr) -> usize {
+        self.lock().of(audit::network(ip))
+    }
+
+    /// Returns true if this address has more than half of all connections.
+    pub(super) fn has_most(&self, ip: IpAddr) -> bool {
+        let state = self.lock();
+        state.of(audit::network(ip)) > state.limit / 2
+    }
+
     /// Closes the connections that have been slow for this time, and returns their number.
     pub(super) fn close_slow(&self, min_time: Duration) -> usize {
         let state = &mut *self.lock();
@@ -159,34 +174,42 @@ impl State {
         self.addresses.get(&address).map_or(0, HashMap::len)
     }
 
-    /// Returns true if this number is more than half of all connections.
-    fn is_majority(&self, count: usize) -> bool {
-        count > self.limit / 2
-    }
-
     fn batch(&self) -> usize {
         (self.limit / BATCH).max(1)
     }
 
-    /// Closes at most this number of idle connections. Those of an address with more than half of
-    /// all come first, unless the new connection is from that address. If there are too few idle
-    /// ones, the stalled requests of such an address follow.
+    /// Closes at most this number of connections, for a new one of an address if there is one. The
+    /// order is:
+    ///
+    /// 1. Idle connections: those of the address with the most connections first, the longest idle
+    ///    one before others. One of a smaller address than the new one's has a second for its next
+    ///    request, so that an address that connects all the time does not lock others out.
+    /// 2. Stalled requests of addresses with more connections than the new one's, in the same
+    ///    order.
+    /// 3. Stalled requests of the same address.
     fn make_room(&mut self, new_address: Option<IpAddr>, number: usize) -> usize {
         let now = Instant::now();
+        let count = new_address.map_or(0, |new| self.of(new));
         let mut found = Vec::new();
         for (&address, entries) in &self.addresses {
-            let has_most = self.is_majority(entries.len()) && new_address.is_some_and(|new| new != address);
+            let is_own = new_address == Some(address);
+            let is_larger = new_address.is_some() && entries.len() > count + 1;
+            let is_smaller = entries.len() < count;
             for (&id, Entry { activity, .. }) in entries {
                 let is_busy = activity.is_busy();
-                let since = if is_busy {
-                    activity.stalled_since().filter(|&since| has_most && since + STALL_TIMEOUT <= now)
+                let (since, is_timed) = if is_busy {
+                    (activity.stalled_since().filter(|_| is_own || is_larger), true)
                 } else {
-                    Some(activity.last_active())
+                    (Some(activity.last_active()), is_smaller)
                 };
-                if let Some(since) = since {
-                    found.push(((is_busy, !has_most, Reverse(entries.len()), since), address, id));
+                if let Some(since) = since.filter(|&since| !is_timed || since + STALL_TIMEOUT <= now) {
+                    found.push(((is_busy, is_busy && is_own, Reverse(entries.len()), since), address, id));
                 }
             }
+        }
+        // No request is closed if there is an idle connection.
+        if found.iter().any(|&((is_busy, ..), ..)| !is_busy) {
+            found.retain(|&((is_busy, ..), ..)| !is_busy);
         }
         if found.len() > number {
             found.select_nth_unstable_by_key(number, |&(rank, ..)| rank);
@@ -333,10 +356,60 @@ mod tests {
         }
         assert_eq!(connect(&table, "10.0.0.2").err(), Some(Refused::Full), "no request has stalled for a second");
         advance(SECOND).await;
-        assert_eq!(connect(&table, "10.0.0.1").err(), Some(Refused::Address));
-        assert!(connect(&table, "10.0.0.2").is_ok());
+        open.push(connect(&table, "10.0.0.2").unwrap());
         assert_eq!(closed(&open).await.len(), 1);
         assert!(!open[0].is_closed().await);
+        open[4].activity.hold();
+        open.push(connect(&table, "10.0.0.2").unwrap());
+        assert_eq!(closed(&open).await.len(), 2);
+        assert!(open[0].is_closed().await, "both addresses have two connections: one gives way to its own");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn stalled_requests_of_two_addresses_with_half_of_all_each_are_closed_for_others() {
+        let table = table(6);
+        let mut open = Vec::new();
+        for address in ["10.0.0.1", "10.0.0.2"].repeat(3) {
+            open.push(connect(&table, address).unwrap());
+        }
+        open.iter().for_each(|connection| connection.activity.hold());
+        assert_eq!(connect(&table, "10.0.0.3").err(), Some(Refused::Full), "no request has stalled for a second");
+        advance(SECOND).await;
+        for number in 1..=2 {
+            open.push(connect(&table, "10.0.0.3").unwrap());
+            assert_eq!(closed(&open).await.len(), number);
+            open.last().unwrap().activity.hold();
+        }
+        assert_eq!(connect(&table, "10.0.0.3").err(), Some(Refused::Full), "each address has two connections");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn new_connection_has_a_second_for_its_request_before_a_larger_address_replaces_it() {
+        let table = table(4);
+        let large = ["10.0.0.1"; 3].map(|address| connect(&table, address).unwrap());
+        let _in_flight = large.each_ref().map(|connection| InFlight::new(connection.activity.clone()));
+        let small = connect(&table, "10.0.0.2").unwrap();
+        assert_eq!(connect(&table, "10.0.0.1").err(), Some(Refused::Full));
+        advance(SECOND).await;
+        assert!(connect(&table, "10.0.0.1").is_ok());
+        assert!(small.is_closed().await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn stalled_requests_are_not_closed_together_with_idle_connections() {
+        let table = table(2 * BATCH);
+        let mut open = Vec::new();
+        for _ in 0..2 * BATCH {
+            open.push(connect(&table, "10.0.0.1").unwrap());
+        }
+        open[1..].iter().for_each(|connection| connection.activity.hold());
+        advance(SECOND).await;
+        assert_eq!(closed(&open).await.len(), 0);
+        let new = connect(&table, "10.0.0.1").unwrap();
+        assert_eq!(closed(&open).await, [0], "two are closed at a time, but only one is idle");
+        new.activity.hold();
+        assert!(connect(&table, "10.0.0.1").is_ok());
+        assert_eq!(closed(&open).await.len(), 3);
     }
 
     #[tokio::test(start_paused = true)]
