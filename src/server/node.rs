@@ -66,6 +66,12 @@ impl Node {
         self.now().saturating_add(self.registry.published_ahead())
     }
 
+    /// Returns the present time as it is published, by the system's clock: peers compare it with
+    /// their wall clocks.
+    pub(super) fn date_ms(&self) -> i64 {
+        self.clock.system_now_ms().saturating_add(self.registry.published_ahead())
+    }
+
     /// Returns the milliseconds by which the wall clock is ahead of the published times.
     #[cfg(feature = "peers")]
     pub(super) fn wall_ahead_ms(&self) -> i64 {

@@ -98,8 +98,12 @@ impl Clock {
     /// since the start. It differs from zero after the wall clock was set, and after a suspension
     /// of the machine, which stops the monotonic clock.
     pub(crate) fn wall_gain_ms(&self) -> i64 {
-        let steady = self.epoch_ms.saturating_add(milliseconds(self.system_start.elapsed()));
-        wall_clock_ms().saturating_sub(steady)
+        wall_clock_ms().saturating_sub(self.system_now_ms())
+    }
+
+    /// Returns the time that [`now_ms`](Self::now_ms) returns while tokio's clock is not paused.
+    pub(crate) fn system_now_ms(&self) -> i64 {
+        self.epoch_ms.saturating_add(milliseconds(self.system_start.elapsed()))
     }
 }
 

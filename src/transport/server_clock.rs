@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, header};
+use http::{HeaderMap, StatusCode, header};
 
 use super::session::CONNECTION_AGE;
 use crate::retry_after::date_of;
@@ -31,7 +31,12 @@ pub(crate) struct ResponseDate {
 impl ResponseDate {
     /// Returns the date of a response whose head has just arrived. `None` if it cannot be used as a
     /// measurement.
-    pub(super) fn of(headers: &HeaderMap, requested: &Moment) -> Option<Self> {
+    pub(super) fn of(status: StatusCode, headers: &HeaderMap, requested: &Moment) -> Option<Self> {
+        // An error may be the response of a proxy, which has its own clock. A registry of this
+        // crate dates only the others by the clock of its published times.
+        if status.is_client_error() || status.is_server_error() {
+            return None;
+        }
         // A cache sends the date at which it was filled.
         if requested.elapsed() > MAX_DURATION || headers.contains_key(header::AGE) {
             return None;
@@ -116,17 +121,20 @@ mod tests {
     }
 
     #[test]
-    fn response_from_a_cache_or_without_a_date_is_ignored() {
+    fn response_from_a_cache_without_a_date_or_with_an_error_is_ignored() {
+        let of = |status, headers: &HeaderMap| ResponseDate::of(status, headers, &Moment::now());
         let mut headers = HeaderMap::new();
-        assert!(ResponseDate::of(&headers, &Moment::now()).is_none());
+        assert!(of(StatusCode::OK, &headers).is_none());
         headers.insert(header::DATE, HeaderValue::from_static("no date"));
-        assert!(ResponseDate::of(&headers, &Moment::now()).is_none());
+        assert!(of(StatusCode::OK, &headers).is_none());
         headers.insert(header::DATE, HeaderValue::from_static("Sun, 06 Nov 1994 08:49:37 GMT"));
         headers.insert(header::AGE, HeaderValue::from_static("0"));
-        assert!(ResponseDate::of(&headers, &Moment::now()).is_none());
+        assert!(of(StatusCode::OK, &headers).is_none());
         headers.remove(header::AGE);
+        assert!(of(StatusCode::NOT_FOUND, &headers).is_none());
+        assert!(of(StatusCode::SERVICE_UNAVAILABLE, &headers).is_none());
         let clock = ServerClock::default();
-        clock.add(ResponseDate::of(&headers, &Moment::now()).unwrap());
+        clock.add(of(StatusCode::OK, &headers).unwrap());
         assert!(clock.ahead_ms().unwrap() < -HOUR);
     }
 }

@@ -251,7 +251,7 @@ impl HttpStack {
         if head.status.is_success() {
             receipt.record();
         }
-        let date = ResponseDate::of(&head.headers, &requested);
+        let date = ResponseDate::of(head.status, &head.headers, &requested);
         #[cfg(feature = "peers")]
         if let Some((clock, date)) = self.server_clock.as_ref().zip(date) {
             clock.add(date);

@@ -5,6 +5,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::VARY;
 use http::{HeaderMap, StatusCode};
 
+use super::date::dated;
 use super::path::{App, Vip};
 use super::response::{ListRequest, NotAcceptable};
 use super::scope::{self, Scope};
@@ -60,7 +61,7 @@ pub(super) async fn list(server: &ServerState, list: List<'_>, scope: Scope, req
     };
     server.refusals().opened();
     let mut response = match requested {
-        Ok(request) => request.respond(server, &list).await,
+        Ok(request) => dated(server, request.respond(server, &list).await),
         Err(refusal) => return refusal.into_response(),
     };
     if let Some(vary) = scope::vary(server) {
@@ -73,7 +74,7 @@ pub(super) async fn list(server: &ServerState, list: List<'_>, scope: Scope, req
 pub(super) fn ready_response(server: &ServerState, list: &List<'_>, headers: &HeaderMap) -> Option<Response> {
     let request = ListRequest::of(headers).filter(|_| is_served(server, list))?;
     let body = server.responses().cached(server.registry(), list, request.variant())?;
-    Some(request.respond_with(&body))
+    Some(dated(server, request.respond_with(&body)))
 }
 
 /// Returns true if the list is served. The response is a 403 until the node is open for traffic,

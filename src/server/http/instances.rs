@@ -10,6 +10,7 @@ use http::header::RETRY_AFTER;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body::Body as _;
 
+use super::date::dated;
 use super::guard;
 use super::intake;
 use super::path::{App, Id, Target};
@@ -331,12 +332,12 @@ pub(super) async fn one(
     Target { app, id }: Target,
 ) -> Response {
     let here = server.registry().instance(&app, &id, server.now());
-    document(format, here.or_else(|| scope.instance(&server, &app, &id)))
+    dated(&server, document(format, here.or_else(|| scope.instance(&server, &app, &id))))
 }
 
 pub(super) async fn by_id(State(server): State<ServerState>, format: Format, scope: Scope, Id(id): Id) -> Response {
     let here = server.registry().instance_by_id(&id, server.now());
-    document(format, here.or_else(|| scope.instance_by_id(&server, &id)))
+    dated(&server, document(format, here.or_else(|| scope.instance_by_id(&server, &id))))
 }
 
 fn document(format: Format, instance: Option<Instance>) -> Response {

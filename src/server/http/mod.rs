@@ -20,10 +20,12 @@
 //! | `state` | parts of the server that the operations share |
 //! | `service` | the registry as a service, and the fast path |
 //! | `throttle` | rate limits |
+//! | `date` | the time of responses that peers measure |
 //! | `response`, `if_none_match` | responses, content negotiation, conditional requests |
 
 mod actuator;
 mod applications;
+mod date;
 mod decompress;
 mod fallback;
 mod guard;

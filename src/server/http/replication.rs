@@ -10,6 +10,7 @@ use http::header::CONNECTION;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 
+use super::date::dated;
 use super::instances::{status, valid};
 use super::intake;
 use super::refusals::Chain;
@@ -64,7 +65,7 @@ pub(super) async fn batch(
     match decode_and_apply(&server, document, caller, owners).await {
         Ok(Ok((changes, response))) => {
             changes.log(&parts);
-            response::json(response.into())
+            dated(&server, response::json(response.into()))
         }
         // Java fails later here, when it iterates over the list.
         Ok(Err(error)) if error.lacks_wrapper() => {
@@ -82,8 +83,9 @@ pub(super) async fn owners(State(server): State<ServerState>) -> Response {
         return StatusCode::NOT_FOUND.into_response();
     }
     // Offloaded, since it iterates over all leases.
-    let json = offload(move || server.registry().known_owners().to_json()).await;
-    response::json(json.into())
+    let registry = server.registry().clone();
+    let json = offload(move || registry.known_owners().to_json()).await;
+    dated(&server, response::json(json.into()))
 }
 
 /// Decoded batch, with the result of its changes if they were applied on the same thread.
