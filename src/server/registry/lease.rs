@@ -3,6 +3,7 @@ use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
 use super::now::Now;
 use super::rules;
+use super::times::map_published;
 use crate::model::{Instance, InstanceStatus, LeaseInfo};
 use crate::server::outcome::{Origin, Registrant};
 use crate::server::owner::Owner;
@@ -207,6 +208,16 @@ impl Lease {
         }
         if let Some(info) = &mut instance.lease {
             info.service_up_timestamp = self.up_since.published;
+        }
+        self.listed = ListedInstance::new(instance);
+    }
+
+    /// Converts the published times of the record.
+    pub(super) fn map_published(&mut self, convert: impl Fn(i64) -> i64) {
+        let mut instance = self.instance().clone();
+        map_published(&mut instance, &convert);
+        if !self.up_since.is_never() {
+            self.up_since.published = convert(self.up_since.published);
         }
         self.listed = ListedInstance::new(instance);
     }

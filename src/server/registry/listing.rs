@@ -257,6 +257,25 @@ impl Listing {
         self.publish(&mut published);
     }
 
+    /// Replaces listed instances by ones with other times, and so the deletions that the delta
+    /// shows. The delta shows no other changes than before.
+    pub(super) fn replace(&self, records: &[(Arc<str>, Arc<Record>)], replacement: impl Fn(&Record) -> Arc<Record>) {
+        let mut published = self.lock();
+        let Published { applications, weight, digest, recent, .. } = &mut *published;
+        for (id, record) in records {
+            let Some(Listed { instances, view }) = applications.get_mut(&record.instance.app) else { continue };
+            let Some(known) = instances.get_mut(id) else { continue };
+            digest.remove(known.digest());
+            digest.add(record.digest());
+            *weight = *weight - known.weight() + record.weight();
+            *known = record.clone();
+            *view = None;
+            recent.replace(id, record);
+        }
+        recent.replace_deletions(replacement);
+        self.publish(&mut published);
+    }
+
     /// Returns the number of deletions that the delta dropped before their retention time so far.
     pub(super) fn dropped_deletions(&self) -> u64 {
         self.dropped_deletions.load(Ordering::Relaxed)

@@ -11,7 +11,7 @@
 //! it waits neither for other heartbeats nor for readers of the whole registry. Changes are
 //! published as immutable records while the write lock of the shard is held, so the listing has the
 //! changes of one instance in their order. Locks are always taken in this order: shard, then
-//! listing.
+//! listing. Only a step back of the published times locks all shards at once.
 //!
 //! `now` is in milliseconds since the epoch, from a clock that never goes back. Leases use this
 //! clock. Published times follow the wall clock: [`Registry::published_ahead`] returns the
@@ -71,5 +71,7 @@ pub(super) use self::preserved::Preservation;
 pub(super) use self::preserved::Renewals;
 pub(super) use self::settings::Settings;
 pub(super) use self::state::Registry;
+#[cfg(feature = "peers")]
+pub(super) use self::times::map_published;
 #[cfg(feature = "peers")]
 pub(super) use self::version::{Version, agree, replaces};

@@ -57,6 +57,27 @@ impl RecentChanges {
         self.queue.insert(number, (now, name, id));
     }
 
+    /// Replaces the record of a listed instance, if it changed recently. It keeps its position.
+    pub(super) fn replace(&mut self, id: &str, record: &Arc<Record>) {
+        let Some(application) = self.applications.get_mut(&record.instance.app) else { return };
+        let Some(number) = application.by_id.get(id) else { return };
+        application.records.insert(*number, record.clone());
+        application.view = None;
+    }
+
+    /// Replaces the records of all deletions. They keep their positions.
+    pub(super) fn replace_deletions(&mut self, replacement: impl Fn(&Record) -> Arc<Record>) {
+        for number in &self.deletions {
+            let Some((_, name, _)) = self.queue.get(number) else { continue };
+            let Some(application) = self.applications.get_mut(name) else { continue };
+            let Some(record) = application.records.get_mut(number) else { continue };
+            let replacement = replacement(record);
+            self.deleted_weight = self.deleted_weight - record.weight() + replacement.weight();
+            *record = replacement;
+            application.view = None;
+        }
+    }
+
     /// Removes changes from before this time. Returns true if there were any.
     pub(super) fn prune(&mut self, before: i64) -> bool {
         let mut pruned = false;

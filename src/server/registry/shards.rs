@@ -102,6 +102,10 @@ impl Leases {
     pub(super) fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<str>, &Lease)> {
         self.0.iter().map(|(Key { app, id }, lease)| (app, id, lease))
     }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (&Arc<str>, &Arc<str>, &mut Lease)> {
+        self.0.iter_mut().map(|(Key { app, id }, lease)| (app, id, lease))
+    }
 }
 
 impl Named for Key {

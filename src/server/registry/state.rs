@@ -9,9 +9,9 @@ use super::listing::Listing;
 use super::now::Now;
 use super::owners::Owners;
 use super::settings::Settings;
-use super::shards::{Leases, Shards};
+use super::shards::{Leases, Shard, Shards};
 use super::silent::Silent;
-use super::times::Ahead;
+use super::times::{Ahead, map_published};
 #[cfg(feature = "peers")]
 use super::tombstones::Tombstones;
 use super::{capacity, preserved};
@@ -40,7 +40,7 @@ pub(in crate::server) struct Registry {
     pub(super) events: Arc<Events>,
     /// Milliseconds by which published times are ahead of the clock of the leases.
     published_ahead: AtomicI64,
-    /// Value of `published_ahead` before its last change, and the time of that change.
+    /// Value of `published_ahead` before it last grew, and the time at which it did.
     ahead_before: AtomicI64,
     moved_at: AtomicI64,
 }
@@ -81,13 +81,52 @@ impl Registry {
 
     /// Changes the difference of published times to the clock of the leases. Leases are not
     /// affected. Returns false if another call changed it meanwhile.
+    ///
+    /// If published times are set back, those of records and tombstones are, too. Otherwise these
+    /// would count as newer than each change until the clock reaches them.
     pub(in crate::server) fn move_published(&self, from: i64, to: i64, now: i64) -> bool {
+        if to < from {
+            return self.set_published_back(from, to, now);
+        }
         let moved = self.published_ahead.compare_exchange(from, to, Relaxed, Relaxed).is_ok();
         if moved {
             self.ahead_before.store(from, Relaxed);
             self.moved_at.store(now, Relaxed);
         }
         moved
+    }
+
+    /// Sets the published times back, with those of all records and tombstones.
+    ///
+    /// Times from before they were last set forward are kept, unless they are in the future.
+    ///
+    /// Peers that copied a record before have converted its times by the `Date` of that moment, so
+    /// they have the times that this node now has, within the precision of that header. A peer that
+    /// could not convert them keeps the later time, and its copy of the same state counts as newer.
+    fn set_published_back(&self, from: i64, to: i64, now: i64) -> bool {
+        // All shards are locked, so that each change is published either before or after. No other
+        // operation holds the locks of two shards.
+        let mut shards: Vec<_> = self.shards.iter().map(Shard::write).collect();
+        if self.published_ahead.compare_exchange(from, to, Relaxed, Relaxed).is_err() {
+            return false;
+        }
+        self.ahead_before.fetch_min(to, Relaxed);
+        let since = self.moved_at.load(Relaxed).saturating_add(from);
+        let (by_ms, latest) = (from.saturating_sub(to), now.saturating_add(to));
+        let earlier = |at: i64| if at >= since { at.saturating_sub(by_ms) } else { at.min(latest) };
+        let mut records = Vec::with_capacity(self.listing.size());
+        for (_, id, lease) in shards.iter_mut().flat_map(|leases| leases.iter_mut()) {
+            lease.map_published(earlier);
+            records.push((id.clone(), lease.record().clone()));
+        }
+        self.listing.replace(&records, |deleted| {
+            let mut instance = Instance::clone(&deleted.instance);
+            map_published(&mut instance, earlier);
+            Record::new(instance)
+        });
+        #[cfg(feature = "peers")]
+        self.tombstones.map_published(earlier);
+        true
     }
 
     /// Returns the instance of a lease with the current times of the lease.

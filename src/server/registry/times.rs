@@ -67,6 +67,22 @@ impl Ahead {
     }
 }
 
+/// Converts the published times of an instance. Its version is that of the instance's own clock.
+pub(in crate::server) fn map_published(instance: &mut Instance, convert: impl Fn(i64) -> i64) {
+    instance.last_updated_timestamp = instance.last_updated_timestamp.map(&convert);
+    if let Some(lease) = &mut instance.lease {
+        for at in [
+            &mut lease.registration_timestamp,
+            &mut lease.last_renewal_timestamp,
+            &mut lease.eviction_timestamp,
+            &mut lease.service_up_timestamp,
+        ] {
+            // Zero means never.
+            *at = if *at > 0 { convert(*at) } else { *at };
+        }
+    }
+}
+
 /// Returns the lease duration of an instance, and stores it in the record if it is above the limit.
 pub(super) fn lease_duration_secs(instance: &mut Instance, settings: &Settings) -> i32 {
     let limit = settings.lease_limit_secs;

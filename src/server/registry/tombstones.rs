@@ -53,6 +53,13 @@ impl Tombstones {
         self.lock().applications.get(app)?.get(id).map(|&(version, _)| version)
     }
 
+    /// Converts the times of all cancellations.
+    pub(super) fn map_published(&self, convert: impl Fn(i64) -> i64) {
+        for (version, _) in self.lock().applications.values_mut().flat_map(HashMap::values_mut) {
+            version.updated = version.updated.map(&convert);
+        }
+    }
+
     /// Removes the tombstones that were added before this time.
     pub(super) fn prune(&self, before: i64) {
         let mut state = self.lock();

@@ -1,6 +1,8 @@
 //! Tests of the rules in `docs/server.md`.
 
 mod bounds;
+#[cfg(feature = "peers")]
+mod clock;
 mod delta;
 mod leases;
 mod model;

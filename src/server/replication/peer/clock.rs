@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::model::Instance;
 use crate::server::audit::{Lasting, Ongoing};
+use crate::server::registry::map_published;
 use crate::transport::ServerClock;
 
 /// Difference between the clocks of two machines above which it is logged and corrected.
@@ -59,18 +60,7 @@ impl PeerClock {
     pub(in crate::server) fn in_local_time(&self, mut theirs: Instance, wall_ahead_ms: i64) -> Instance {
         let ahead = self.ahead_ms(wall_ahead_ms);
         if ahead != 0 {
-            theirs.last_updated_timestamp = theirs.last_updated_timestamp.map(|at| at.saturating_sub(ahead));
-            if let Some(lease) = &mut theirs.lease {
-                for at in [
-                    &mut lease.registration_timestamp,
-                    &mut lease.last_renewal_timestamp,
-                    &mut lease.eviction_timestamp,
-                    &mut lease.service_up_timestamp,
-                ] {
-                    // Zero means never.
-                    *at = if *at > 0 { at.saturating_sub(ahead) } else { *at };
-                }
-            }
+            map_published(&mut theirs, |at| at.saturating_sub(ahead));
         }
         theirs
     }
