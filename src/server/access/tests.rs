@@ -10,7 +10,7 @@ use axum::extract::ConnectInfo;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use http::header::{AUTHORIZATION, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, Request, StatusCode, Version};
 use http_body_util::BodyExt;
 use tower::ServiceExt;
 
@@ -401,18 +401,24 @@ mod hashes {
     async fn bodies_of_requests_that_wait_for_a_log_in_count_as_in_flight() {
         let access = || Access::new().user("a", &hash(), [Role::Register]);
         let limits = crate::server::Limits::new().batch_bytes(1024).registration_bytes(1024);
-        for (budget, expected) in [(60 * 1024, 503), (128 * 1024, 401)] {
+        let cases = [
+            (60 * 1024, Version::HTTP_2, 503),
+            (128 * 1024, Version::HTTP_2, 401),
+            // The body stays in the connection.
+            (60 * 1024, Version::HTTP_11, 401),
+        ];
+        for (budget, version, expected) in cases {
             let limits = limits.request_bytes_in_flight(budget);
             let server = EurekaServer::builder().access(access()).limits(limits).build().unwrap();
             let endless = futures_util::stream::once(async { Ok::<_, std::io::Error>("{") });
-            let request = Request::post("/eureka/apps/ORDERS").header(AUTHORIZATION, basic("a", "wrong"));
-            let request = request.body(Body::from_stream(endless)).unwrap();
-            let response = server.service("/eureka").oneshot(request).await.unwrap();
-            assert_eq!(response.status(), expected, "{budget}");
+            let status = async |body: Body| {
+                let request = Request::post("/eureka/apps/ORDERS").version(version);
+                let request = request.header(AUTHORIZATION, basic("a", "wrong")).body(body).unwrap();
+                server.service("/eureka").oneshot(request).await.unwrap().status()
+            };
+            assert_eq!(status(Body::from_stream(endless)).await, expected, "{budget} {version:?}");
             // A short body is charged for its length.
-            let request = Request::post("/eureka/apps/ORDERS").header(AUTHORIZATION, basic("a", "wrong"));
-            let response = server.service("/eureka").oneshot(request.body(Body::from("{}")).unwrap()).await.unwrap();
-            assert_eq!(response.status(), 401, "{budget}");
+            assert_eq!(status(Body::from("{}")).await, 401, "{budget} {version:?}");
         }
     }
 

@@ -91,17 +91,14 @@ impl Overrides {
     /// since that iterates over all instances. Returns `None` if the requests before take too long.
     async fn json(&self, server: &ServerState) -> Option<Bytes> {
         let mut shared = timeout(PATIENCE, self.0.clone().lock_owned()).await.ok()?;
-        let full = server.registry().full();
-        let version = Arc::downgrade(&full);
-        if let Some((read, json)) = &*shared
-            && read.ptr_eq(&version)
-        {
-            return Some(json.clone());
-        }
+        let server = server.clone();
         let read = offload(move || {
-            let json = overrides_of(&full);
-            *shared = Some((version, json.clone()));
-            json
+            let full = server.registry().full();
+            let version = Arc::downgrade(&full);
+            match &*shared {
+                Some((read, json)) if read.ptr_eq(&version) => json.clone(),
+                _ => shared.insert((version, overrides_of(&full))).1.clone(),
+            }
         });
         Some(read.await)
     }

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode, Version};
 use http_body::Body as _;
 use tokio::time::timeout;
 
@@ -182,8 +182,10 @@ pub(super) struct Document {
 /// Charges a request that waits before its body is read: its head, and what HTTP/2 receives of the
 /// body meanwhile.
 pub(super) fn hold(intake: &Intake, request: &Request) -> Result<Charge, Refusal> {
-    let body = request.body().size_hint().upper().and_then(|upper| usize::try_from(upper).ok());
-    let received = body.unwrap_or(usize::MAX).min(STREAM_WINDOW as usize);
+    // HTTP/1 receives a body when it is read.
+    let is_received = request.version() == Version::HTTP_2;
+    let length = request.body().size_hint().upper().and_then(|upper| usize::try_from(upper).ok());
+    let received = if is_received { length.unwrap_or(usize::MAX).min(STREAM_WINDOW as usize) } else { 0 };
     let mut charge = intake.charge(Source::of(request.extensions()));
     let held = charge.grow_to(intake::head_bytes(request.uri(), request.headers()) + received);
     held.map_err(|_| Refusal::Exhausted)?;

@@ -150,8 +150,9 @@ impl Listener {
     /// address with the most connections. It replaces one of an address with fewer connections than
     /// its own only after a second without a byte. While no connection is idle, it replaces one
     /// whose request body or response has made no progress for a second: first those of the address
-    /// with the most connections, last those of its own address, and none of another address with
-    /// no more connections than its own. A connection whose handler is running is never closed.
+    /// with the most connections, last those of its own address, and those of other addresses only
+    /// if they have at least two connections more than its own. A connection whose handler is
+    /// running is never closed.
     ///
     /// A new connection that can replace none waits for up to a second and is then closed. Others
     /// are accepted meanwhile, and those of addresses with fewer connections come first. At most 64

@@ -147,7 +147,7 @@ impl ConnectionTable {
     /// Returns true if this address has more than half of all connections.
     pub(super) fn has_most(&self, ip: IpAddr) -> bool {
         let state = self.lock();
-        state.of(audit::network(ip)) > state.limit / 2
+        state.addresses.len() > 1 && state.of(audit::network(ip)) > state.limit / 2
     }
 
     /// Closes the connections that have been slow for this time, and returns their number.
@@ -184,8 +184,8 @@ impl State {
     /// 1. Idle connections: those of the address with the most connections first, the longest idle
     ///    one before others. One of a smaller address than the new one's has a second for its next
     ///    request, so that an address that connects all the time does not lock others out.
-    /// 2. Stalled requests of addresses with more connections than the new one's, in the same
-    ///    order.
+    /// 2. Stalled requests of addresses with at least two connections more than the new one's, in
+    ///    the same order.
     /// 3. Stalled requests of the same address.
     fn make_room(&mut self, new_address: Option<IpAddr>, number: usize) -> usize {
         let now = Instant::now();

@@ -98,7 +98,9 @@ impl Registry {
 
     /// Sets the published times back, with those of all records and tombstones.
     ///
-    /// Times from before they were last set forward are kept, unless they are in the future.
+    /// Times from before they were last set forward are kept, unless they are in the future. If
+    /// they are set forward again, as after a wrong correction of the clock, the times that were
+    /// set back stay, since a suspension looks like a step forward.
     ///
     /// Peers that copied a record before have converted its times by the `Date` of that moment, so
     /// they have the times that this node now has, within the precision of that header. A peer that
@@ -110,8 +112,8 @@ impl Registry {
         if self.published_ahead.compare_exchange(from, to, Relaxed, Relaxed).is_err() {
             return false;
         }
-        self.ahead_before.fetch_min(to, Relaxed);
-        let since = self.moved_at.load(Relaxed).saturating_add(from);
+        let before = self.ahead_before.fetch_min(to, Relaxed);
+        let since = self.moved_at.load(Relaxed).saturating_add(before);
         let (by_ms, latest) = (from.saturating_sub(to), now.saturating_add(to));
         let earlier = |at: i64| if at >= since { at.saturating_sub(by_ms) } else { at.min(latest) };
         let mut records = Vec::with_capacity(self.listing.size());

@@ -54,6 +54,18 @@ fn change_after_the_clock_was_set_back_is_newer_than_a_cancellation_from_before(
 }
 
 #[test]
+fn state_of_a_peer_from_before_the_clock_was_set_forward_is_set_back_as_well() {
+    let registry =
+        Registry::new(Settings { tombstone_retention: Duration::from_secs(600), ..super::registry().settings });
+    assert!(registry.move_published(0, HOUR, 1_000));
+    // Converted by the clock that is ahead.
+    registry.adopt(copy("i", Up, HOUR + 950), 1_010, 1_010).unwrap();
+    assert!(registry.move_published(HOUR, 0, 2_000));
+    assert_eq!(updated(&registry, "i", 2_000), 950);
+    assert_eq!(registry.adopt(copy("i", Down, 1_500), 2_000, 2_000), Ok(true), "a later change at the peer");
+}
+
+#[test]
 fn lists_and_records_agree_after_the_clock_was_set_back() {
     let registry = ahead();
     for (id, at) in [("1", 1_000), ("2", 2_000), ("3", 3_000), ("4", 4_000)] {
