@@ -54,11 +54,8 @@ impl Registry {
         let duration_secs = lease_duration_secs(&mut incoming, &self.settings);
         let old = leases.get(&incoming.app, incoming.id());
         let ours = old.and_then(|old| old.last_dirty_timestamp());
-        let sent = match incoming.last_dirty_timestamp {
-            Some(sent) => self.clamp(incoming.app(), incoming.id(), sent, ours, now),
-            // A registered version of the future is of a clock that was ahead.
-            None => ours.map_or(published, |ours| ours.max(published)),
-        };
+        let sent = incoming.last_dirty_timestamp.unwrap_or(published);
+        let sent = self.clamp(incoming.app(), incoming.id(), sent, ours, now);
         incoming.last_dirty_timestamp = Some(sent);
         let (mut instance, registrant) = match old {
             // A late or repeated request must not undo a newer registration.

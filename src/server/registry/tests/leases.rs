@@ -141,18 +141,6 @@ fn older_registration_is_dropped_and_a_missing_version_is_now() {
     assert_eq!((registry.status(), registry.stored().last_dirty_timestamp), (Down, Some(101)));
 }
 
-/// The clock of this server, or of the client before, was ahead.
-#[test]
-fn registration_without_a_version_replaces_one_of_the_future() {
-    let registry = with_instance(Up, 22_222);
-    for (now, status, version) in [(101, Down, 22_222), (22_222, Up, 22_222), (22_223, Down, 22_223)] {
-        let sent = Instance { last_dirty_timestamp: None, ..instance("i", status, 0) };
-        let registered = registry.register(sent, Client, now).unwrap();
-        assert_eq!(registered.outcome, RegisterOutcome::Changed);
-        assert_eq!((registry.status(), registry.stored().last_dirty_timestamp), (status, Some(version)), "at {now}");
-    }
-}
-
 #[test]
 fn time_of_the_first_up_is_kept() {
     let registry = registry();

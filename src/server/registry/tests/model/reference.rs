@@ -78,8 +78,8 @@ impl Reference {
         }
     }
 
-    /// "Registration". The limits deviate from Java, and so do a registration without a version and
-    /// the known instance that grows in a full registry: it keeps its data, with the new state.
+    /// "Registration". The limits deviate from Java, and so does the known instance that grows in a
+    /// full registry: it keeps its data, with the new state.
     pub(super) fn register(
         &mut self,
         mut incoming: Instance,
@@ -103,10 +103,7 @@ impl Reference {
         let key = (incoming.app().to_owned(), incoming.id().to_owned());
         self.reclaim(&key, &incoming, now);
         let ours = self.dirty(&key);
-        incoming.last_dirty_timestamp = match incoming.last_dirty_timestamp {
-            Some(at) => Some(clamped(at, ours, now)),
-            None => ours.max(Some(now)),
-        };
+        incoming.last_dirty_timestamp = Some(incoming.last_dirty_timestamp.map_or(now, |at| clamped(at, ours, now)));
         if let Some(lease) = &mut incoming.lease {
             lease.duration_secs = lease.duration_secs.min(lease_limit_secs);
         }
