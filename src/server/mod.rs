@@ -119,8 +119,6 @@ mod outcome;
 mod owner;
 #[cfg(feature = "page")]
 mod page;
-#[cfg(any(feature = "page", feature = "prometheus"))]
-mod per_second;
 mod places;
 mod properties;
 #[cfg(feature = "peers")]
@@ -130,6 +128,7 @@ mod registry;
 mod replication;
 mod response_cache;
 mod settings;
+mod shared;
 #[cfg(feature = "peers")]
 mod supervise;
 #[cfg(test)]

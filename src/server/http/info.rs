@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Request, State};
@@ -11,8 +11,6 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::RETRY_AFTER;
-use tokio::sync::Mutex;
-use tokio::time::timeout;
 
 use super::intake;
 use super::response::{self, Format};
@@ -22,15 +20,12 @@ use crate::model::xml;
 use crate::server::http::state::ServerState;
 use crate::server::memory;
 use crate::server::registry::Renewals;
+use crate::server::shared::SharedValue;
 use crate::server::view::Snapshot;
-use crate::sync::offload;
 
 /// Root element of the status in XML: the name of a Java class.
 #[cfg(feature = "xml")]
 const STATUS_ROOT: &str = "com.netflix.eureka.util.StatusInfo";
-
-/// Maximum time for which a request waits for those before it.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(in crate::server) type Stats = Vec<(&'static str, String)>;
 
@@ -79,30 +74,8 @@ pub(super) async fn status(State(server): State<ServerState>, format: Format) ->
     }
 }
 
-/// Overrides by instance id, which all requests share until the registry changes.
-#[derive(Debug, Default)]
-pub(in crate::server) struct Overrides(Arc<Mutex<Option<ReadOverrides>>>);
-
-/// Version of the registry, and its overrides as JSON.
-type ReadOverrides = (Weak<Snapshot>, Bytes);
-
-impl Overrides {
-    /// Returns the overrides as JSON. They are read on a blocking thread, one request at a time,
-    /// since that iterates over all instances. Returns `None` if the requests before take too long.
-    async fn json(&self, server: &ServerState) -> Option<Bytes> {
-        let mut shared = timeout(PATIENCE, self.0.clone().lock_owned()).await.ok()?;
-        let server = server.clone();
-        let read = offload(move || {
-            let full = server.registry().full();
-            let version = Arc::downgrade(&full);
-            match &*shared {
-                Some((read, json)) if read.ptr_eq(&version) => json.clone(),
-                _ => shared.insert((version, overrides_of(&full))).1.clone(),
-            }
-        });
-        Some(read.await)
-    }
-}
+/// Overrides by instance id as JSON, with the revision of the registry.
+pub(in crate::server) type Overrides = SharedValue<u64, Bytes>;
 
 /// If two applications have the same id, the later one counts.
 fn overrides_of(full: &Snapshot) -> Bytes {
@@ -112,9 +85,20 @@ fn overrides_of(full: &Snapshot) -> Bytes {
     serde_json::json!(statuses).to_string().into()
 }
 
+/// Returns the overrides, which all requests share until the registry changes, since reading them
+/// iterates over all instances.
+async fn shared_overrides(server: &ServerState) -> Option<Bytes> {
+    let registry = server.registry().clone();
+    let read = move || {
+        let full = registry.full();
+        (full.revision, overrides_of(&full))
+    };
+    server.overrides().get(|&revision| revision == server.registry().revision(), read).await
+}
+
 /// Responds with the overrides by instance id.
 pub(super) async fn overrides(State(server): State<ServerState>) -> Response {
-    match server.overrides().json(&server).await {
+    match shared_overrides(&server).await {
         Some(json) => response::json(json),
         None => (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "2")]).into_response(),
     }
@@ -211,7 +195,7 @@ mod tests {
         let server = crate::EurekaServer::builder().build().unwrap();
         let known = crate::Instance::builder("A").id("i").host_name("h").ip_addr("10.0.0.1").port(80).build().unwrap();
         server.register(known).unwrap();
-        let json = || async { server.state.overrides().json(&server.state).await.unwrap() };
+        let json = || async { shared_overrides(&server.state).await.unwrap() };
         let (first, second) = (json().await, json().await);
         assert_eq!((&first[..], first.as_ptr()), (&b"{}"[..], second.as_ptr()), "shared");
         server.set_override("A", "i", InstanceStatus::OutOfService).unwrap();

@@ -19,13 +19,13 @@ use crate::server::metrics::Measured;
 #[cfg(feature = "prometheus")]
 use crate::server::metrics::{self, Families};
 use crate::server::node::Node;
-#[cfg(feature = "prometheus")]
-use crate::server::per_second::PerSecond;
 #[cfg(feature = "peers")]
 use crate::server::regions::RemoteRegions;
 use crate::server::registry::Registry;
 use crate::server::response_cache::ResponseCache;
 use crate::server::settings::About;
+#[cfg(feature = "prometheus")]
+use crate::server::shared::PerSecond;
 use crate::server::unsent::Unsent;
 
 /// Parts of the server that its HTTP operations use. It is cheap to clone.

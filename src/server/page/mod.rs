@@ -52,7 +52,7 @@ use self::live::Live;
 use self::registry::Cache;
 use self::respond::Document;
 use super::http::{RegistryService, ServerState, protect, protect_for_operators};
-use super::per_second::PerSecond;
+use super::shared::PerSecond;
 
 /// The page of one router.
 #[derive(Debug)]

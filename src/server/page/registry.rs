@@ -17,7 +17,7 @@ use super::text::{self, Span};
 use super::{Shared, with_slash};
 use crate::model::InstanceStatus;
 use crate::server::http::{ServerState, application_stats, general_stats, uptime_text};
-use crate::server::per_second::{PATIENCE, PerSecond};
+use crate::server::shared::{PATIENCE, PerSecond};
 use crate::server::view::Snapshot;
 use crate::sync::offload;
 use crate::time::wall_clock_ms;
