@@ -1,4 +1,4 @@
-//! The header `Date` of responses by which peers measure the clock of this node.
+//! Dates of HTTP, and the header `Date` of responses by which peers measure the clock of this node.
 //!
 //! hyper adds a `Date` to responses without one, but after the wall clock was set back it repeats
 //! the last value until the clock reaches it again. Peers convert the times of this node by this
@@ -14,12 +14,18 @@ use http::header::DATE;
 
 use crate::server::http::state::ServerState;
 
-/// Last second of the year 9999, with which the format ends.
-const LATEST_SECS: u64 = 253_402_300_799;
-
 thread_local! {
     /// Latest header of this thread, with its second since the epoch.
-    static LATEST: RefCell<Option<(u64, HeaderValue)>> = const { RefCell::new(None) };
+    static LATEST: RefCell<Option<(i64, HeaderValue)>> = const { RefCell::new(None) };
+}
+
+/// Returns a date such as `Thu, 26 Nov 2026 15:57:41 GMT`. Earlier times are shown as the beginning
+/// of 1970.
+pub(in crate::server) fn http_date(epoch_ms: i64) -> String {
+    let since_epoch = Duration::from_millis(epoch_ms.try_into().unwrap_or(0));
+    // The format ends with the year 9999.
+    let latest = Duration::from_secs(253_402_300_799);
+    httpdate::fmt_http_date(UNIX_EPOCH + since_epoch.min(latest))
 }
 
 /// Adds the published time to a response.
@@ -29,16 +35,13 @@ pub(super) fn dated(server: &ServerState, mut response: Response) -> Response {
 }
 
 fn header(epoch_ms: i64) -> HeaderValue {
-    let secs = (epoch_ms / 1000).try_into().unwrap_or(0).min(LATEST_SECS);
+    let second = epoch_ms / 1000;
+    let formatted =
+        || HeaderValue::from_maybe_shared(Bytes::from(http_date(epoch_ms))).expect("a date is visible ASCII");
     LATEST.with_borrow_mut(|latest| match latest {
-        Some((of, header)) if *of == secs => header.clone(),
-        _ => latest.insert((secs, formatted(secs))).1.clone(),
+        Some((of, header)) if *of == second => header.clone(),
+        _ => latest.insert((second, formatted())).1.clone(),
     })
-}
-
-fn formatted(secs: u64) -> HeaderValue {
-    let text = httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(secs));
-    HeaderValue::from_maybe_shared(Bytes::from(text)).expect("a date is visible ASCII")
 }
 
 #[cfg(test)]
@@ -52,6 +55,13 @@ mod tests {
     use crate::server::EurekaServer;
     use crate::server::outcome::Origin;
     use crate::time::{move_wall_clock, wall_clock_ms};
+
+    #[test]
+    fn date_of_any_time_is_formatted() {
+        assert_eq!(http_date(0), "Thu, 01 Jan 1970 00:00:00 GMT");
+        assert_eq!(http_date(i64::MAX), "Fri, 31 Dec 9999 23:59:59 GMT");
+        assert_eq!(http_date(i64::MIN), http_date(0));
+    }
 
     #[test]
     fn date_is_formatted_anew_for_each_second_and_ends_with_the_year_9999() {

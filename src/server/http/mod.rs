@@ -57,6 +57,8 @@ use axum::routing::{MethodRouter, Route, get, post, put};
 use tower::layer::layer_fn;
 use tower::service_fn;
 
+#[cfg(feature = "page")]
+pub(super) use self::date::http_date;
 use self::guard::Resource;
 #[cfg(feature = "page")]
 pub(super) use self::guard::{protect, protect_for_operators};

@@ -16,7 +16,7 @@ use super::{Shared, respond};
 use crate::config::masked_metadata;
 use crate::model::{Instance, InstanceStatus, app_name, shown_address};
 use crate::server::access::{Identity, Role};
-use crate::server::http::pairs;
+use crate::server::http::{http_date, pairs};
 use crate::server::registry::LeaseState;
 
 /// Path from the page of an instance to `/`.
@@ -178,8 +178,8 @@ fn lines(instance: &Instance, lease: &LeaseState, now: i64) -> Vec<(&'static str
         ("Last heartbeat", Some(if lease.is_renewed() { ago(lease.renewed_at) } else { "none yet".into() })),
         ("Lease", Some(Span::millis(lease.duration_ms).to_string())),
         ("Lease left", Some(left(lease.expires_at.saturating_sub(now), lease.is_preserved))),
-        ("Last dirty timestamp", instance.last_dirty_timestamp().map(text::date)),
-        ("Last updated", instance.last_updated_timestamp().map(text::date)),
+        ("Last dirty timestamp", instance.last_dirty_timestamp().map(http_date)),
+        ("Last updated", instance.last_updated_timestamp().map(http_date)),
     ];
     lines.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
 }

@@ -8,7 +8,7 @@ use http::HeaderMap;
 use super::Shared;
 use super::respond::{Document, busy, render};
 use super::text::{self, Span};
-use crate::server::http::ServerState;
+use crate::server::http::{ServerState, http_date};
 use crate::server::registry::{End, PastLease};
 
 #[derive(Debug, Template)]
@@ -42,7 +42,7 @@ impl LastN {
         let registry = server.registry();
         let now = server.now().saturating_add(registry.published_ahead());
         let entry = |past: PastLease, kind| Entry {
-            date: text::date(past.at),
+            date: http_date(past.at),
             ago: Span::millis(now.saturating_sub(past.at)),
             app: text::short(&past.app),
             id: text::short(&past.id),

@@ -16,7 +16,7 @@ use super::row::{Group, counts_text};
 use super::text::{self, Span};
 use super::{Shared, with_slash};
 use crate::model::InstanceStatus;
-use crate::server::http::{ServerState, application_stats, general_stats, uptime_text};
+use crate::server::http::{ServerState, application_stats, general_stats, http_date, uptime_text};
 use crate::server::shared::{PATIENCE, PerSecond};
 use crate::server::view::Snapshot;
 use crate::sync::offload;
@@ -189,7 +189,7 @@ impl Status {
         Self {
             environment: text::visible(&about.environment),
             data_center: text::visible(&about.data_center),
-            now: text::date(wall_clock_ms()),
+            now: http_date(wall_clock_ms()),
             uptime: uptime_text(uptime),
             is_open: server.is_open(),
             gate_reason: text::visible(&server.gate_reason()),

@@ -1,7 +1,7 @@
-//! Texts of the page: durations, dates, names and addresses.
+//! Texts of the page: durations, names and addresses.
 
 use std::fmt;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
@@ -32,14 +32,6 @@ impl fmt::Display for Span {
             _ => write!(f, "{days} d {} h", hours % 24),
         }
     }
-}
-
-/// Returns a date such as `Thu, 26 Nov 2026 15:57:41 GMT`, or nothing for a time before 1970.
-pub(super) fn date(epoch_ms: i64) -> String {
-    let since_epoch = Duration::from_millis(epoch_ms.try_into().unwrap_or(0));
-    // The format ends with the year 9999.
-    let latest = Duration::from_secs(253_402_300_799);
-    httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + since_epoch.min(latest))
 }
 
 /// Returns an untrusted text without invisible characters, truncated after 100 characters. The
@@ -92,13 +84,6 @@ mod tests {
             assert_eq!(Span(Duration::from_secs(seconds)).to_string(), text);
         }
         assert_eq!(Span::millis(-5).to_string(), "0 s");
-    }
-
-    #[test]
-    fn date_of_any_time_is_formatted() {
-        assert_eq!(date(0), "Thu, 01 Jan 1970 00:00:00 GMT");
-        assert_eq!(date(i64::MAX), "Fri, 31 Dec 9999 23:59:59 GMT");
-        assert_eq!(date(i64::MIN), date(0));
     }
 
     #[test]
