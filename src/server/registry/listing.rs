@@ -257,17 +257,15 @@ impl Listing {
         self.publish(&mut published);
     }
 
-    /// Replaces listed instances by ones with other times, and so the deletions that the delta
-    /// shows. The delta shows no other changes than before.
+    /// Replaces listed instances by ones with other published times, and so the deletions that the
+    /// delta shows. Neither the digest nor the weight depends on these times. The delta shows no
+    /// other changes than before.
     pub(super) fn replace(&self, records: &[(Arc<str>, Arc<Record>)], replacement: impl Fn(&Record) -> Arc<Record>) {
         let mut published = self.lock();
-        let Published { applications, weight, digest, recent, .. } = &mut *published;
+        let Published { applications, recent, .. } = &mut *published;
         for (id, record) in records {
             let Some(Listed { instances, view }) = applications.get_mut(&record.instance.app) else { continue };
             let Some(known) = instances.get_mut(id) else { continue };
-            digest.remove(known.digest());
-            digest.add(record.digest());
-            *weight = *weight - known.weight() + record.weight();
             *known = record.clone();
             *view = None;
             recent.replace(id, record);

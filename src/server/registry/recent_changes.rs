@@ -65,15 +65,13 @@ impl RecentChanges {
         application.view = None;
     }
 
-    /// Replaces the records of all deletions. They keep their positions.
+    /// Replaces the records of all deletions by ones of the same weight. They keep their positions.
     pub(super) fn replace_deletions(&mut self, replacement: impl Fn(&Record) -> Arc<Record>) {
         for number in &self.deletions {
             let Some((_, name, _)) = self.queue.get(number) else { continue };
             let Some(application) = self.applications.get_mut(name) else { continue };
             let Some(record) = application.records.get_mut(number) else { continue };
-            let replacement = replacement(record);
-            self.deleted_weight = self.deleted_weight - record.weight() + replacement.weight();
-            *record = replacement;
+            *record = replacement(record);
             application.view = None;
         }
     }
