@@ -17,7 +17,7 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, Uri};
+use http::{Extensions, HeaderMap, Uri};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use tokio::sync::Notify;
@@ -81,6 +81,13 @@ impl Intake {
 
     pub(super) fn charge(&self, source: Source) -> Charge {
         Charge::new(&self.budget, source)
+    }
+
+    /// Returns the charge of a request for its head. The body is added as it arrives.
+    pub(super) fn charge_head(&self, uri: &Uri, headers: &HeaderMap, sender: &Extensions) -> Result<Charge, NoRoom> {
+        let mut charge = self.charge(Source::of(sender));
+        charge.grow_to(head_bytes(uri, headers))?;
+        Ok(charge)
     }
 }
 
@@ -307,7 +314,7 @@ impl From<NoRoom> for Failure {
 ///
 /// HTTP/2 sends a header that is repeated in a byte, so a request takes far more memory than its
 /// bytes on the connection.
-pub(super) fn head_bytes(uri: &Uri, headers: &HeaderMap) -> usize {
+fn head_bytes(uri: &Uri, headers: &HeaderMap) -> usize {
     let target = uri.path().len() + uri.query().map_or(0, str::len);
     let headers = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + HEADER);
     (target + headers.sum::<usize>()).saturating_sub(COMMON_HEAD)
@@ -369,9 +376,8 @@ pub(super) async fn ignore_within(intake: &Intake, time: Duration, head: &Parts,
     if is_done {
         return;
     }
-    let mut charge = intake.charge(Source::of(&head.extensions));
     // The response does not depend on the body, so without room for the head nobody waits for it.
-    if charge.grow_to(head_bytes(&head.uri, &head.headers)).is_ok() {
+    if let Ok(charge) = intake.charge_head(&head.uri, &head.headers, &head.extensions) {
         tokio::select! {
             _ = timeout(time, discarded) => {}
             () = charge.revoked() => {}

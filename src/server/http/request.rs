@@ -20,7 +20,6 @@ use super::intake::{self, Charge, Intake, NoRoom};
 use super::json_scan::{self, Excess};
 use super::offload::{self, Busy};
 use super::response::Format;
-use super::source::Source;
 use crate::model::DecodeError;
 use crate::server::connections::STREAM_WINDOW;
 
@@ -186,9 +185,9 @@ pub(super) fn hold(intake: &Intake, request: &Request) -> Result<Charge, Refusal
     let is_received = request.version() == Version::HTTP_2;
     let length = request.body().size_hint().upper().and_then(|upper| usize::try_from(upper).ok());
     let received = if is_received { length.unwrap_or(usize::MAX).min(STREAM_WINDOW as usize) } else { 0 };
-    let mut charge = intake.charge(Source::of(request.extensions()));
-    let held = charge.grow_to(intake::head_bytes(request.uri(), request.headers()) + received);
-    held.map_err(|_| Refusal::Exhausted)?;
+    let charge = intake.charge_head(request.uri(), request.headers(), request.extensions());
+    let mut charge = charge.map_err(|_| Refusal::Exhausted)?;
+    charge.grow_to(charge.bytes() + received).map_err(|_| Refusal::Exhausted)?;
     Ok(charge)
 }
 
@@ -210,8 +209,7 @@ pub(super) async fn document(intake: &Intake, parts: &Parts, body: Body, limit: 
         Coding::Gzip if intake.gzip => true,
         Coding::Gzip | Coding::Other => return Err(Refusal::Coding { gzip: intake.gzip }),
     };
-    let mut charge = intake.charge(Source::of(&parts.extensions));
-    charge.grow_to(intake::head_bytes(&parts.uri, headers))?;
+    let mut charge = intake.charge_head(&parts.uri, headers, &parts.extensions)?;
     let received = timeout(intake.timeout, intake::receive(body, limit, &mut charge)).await;
     let bytes = received.map_err(|_| Refusal::TimedOut)?.map_err(|failure| match failure {
         intake::Failure::TooLarge(limit) => Refusal::TooLarge(limit),
