@@ -236,15 +236,13 @@ where
 
     /// Responds to a request for which the budget of bodies has no room.
     fn exhausted(&self, request: Request<Body>, refusal: request::Refusal, started: Started) -> ResponseFuture {
-        let mut timer = self.timer(&request, started);
+        let timer = self.timer(&request, started);
         let response = self.server.refusals().response(&request.into_parts().0, refusal.response(), &refusal);
-        timer.finish(response.status());
-        ResponseFuture(ResponseState::Ready(Some(response)))
+        ResponseFuture::ready(response, timer)
     }
 
     fn throttled(&self, request: &Request<Body>, refusal: Response, started: Started) -> ResponseFuture {
-        self.timer(request, started).finish(refusal.status());
-        ResponseFuture(ResponseState::Ready(Some(refusal)))
+        ResponseFuture::ready(refusal, self.timer(request, started))
     }
 
     fn timer(&self, request: &Request<Body>, started: Started) -> Timer {
@@ -329,6 +327,14 @@ enum ResponseState {
     /// `None` once it was polled.
     Ready(Option<Response>),
     Pending(Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>, Timer),
+}
+
+impl ResponseFuture {
+    /// Returns a response that needs no wait.
+    fn ready(response: Response, mut timer: Timer) -> Self {
+        timer.finish(response.status());
+        Self(ResponseState::Ready(Some(response)))
+    }
 }
 
 impl Future for ResponseFuture {
