@@ -16,9 +16,9 @@ pub(super) const MIN_SILENCE_MS: i64 = 90_000;
 const MAX_SILENCE_MS: i64 = 600_000;
 
 /// Returns the time without a heartbeat after which a lease of this duration may be evicted from a
-/// full registry: a third of it, or two of the announced intervals between heartbeats.
-fn max_silence_ms(duration_ms: i64, interval_secs: i32) -> i64 {
-    (duration_ms / 3).max(2000 * i64::from(interval_secs)).clamp(MIN_SILENCE_MS, MAX_SILENCE_MS)
+/// full registry: a third of it, or the time of two heartbeats.
+fn max_silence_ms(duration_ms: i64, two_heartbeats_ms: i64) -> i64 {
+    (duration_ms / 3).max(two_heartbeats_ms).clamp(MIN_SILENCE_MS, MAX_SILENCE_MS)
 }
 
 /// Lease of an instance. The rules are in `docs/server.md`, "Lease".
@@ -263,16 +263,16 @@ impl Lease {
         now > self.last_update.load(Relaxed).saturating_add(self.duration_ms).saturating_add(compensation_ms)
     }
 
-    /// Returns the interval between heartbeats that the instance announced.
-    fn interval_secs(&self) -> i32 {
-        self.instance().lease.unwrap_or_default().interval_secs()
+    /// Returns the time of two heartbeats, by the interval that the instance announced.
+    fn two_heartbeats_ms(&self) -> i64 {
+        2 * 1000 * i64::from(self.instance().lease.unwrap_or_default().interval_secs())
     }
 
     /// Returns true if the instance missed two heartbeats in a row, by the interval that it
     /// announced, or if the lease is expired.
     pub(super) fn is_silent(&self, now: i64) -> bool {
         let silence = now.saturating_sub(self.renewed_at());
-        silence > 2 * 1000 * i64::from(self.interval_secs()) || self.is_expired(0, now)
+        silence > self.two_heartbeats_ms() || self.is_expired(0, now)
     }
 
     /// Returns the position of a silent lease in the order in which leases are evicted from a full
@@ -284,7 +284,7 @@ impl Lease {
     pub(super) fn reclaim_order(&self, now: i64) -> Option<(bool, i64)> {
         let is_renewed = self.is_renewed();
         let heard_at = if is_renewed { self.renewed_at() } else { self.first_registered_at };
-        let max_silence_ms = max_silence_ms(self.duration_ms, self.interval_secs());
+        let max_silence_ms = max_silence_ms(self.duration_ms, self.two_heartbeats_ms());
         let is_silent = now.saturating_sub(heard_at) > max_silence_ms || self.is_expired(0, now);
         is_silent.then_some((is_renewed, heard_at))
     }
