@@ -45,6 +45,11 @@ impl<T> Pending<T> {
     pub(super) fn note_attempt(&mut self) {
         self.attempted = Some(Instant::now());
     }
+
+    /// Returns the position in the queue: the open connections of the address, and the arrival.
+    fn rank(&self, table: &ConnectionTable) -> (usize, Instant) {
+        (table.count_of(self.peer.ip()), self.accepted)
+    }
 }
 
 impl<T> Waiting<T> {
@@ -63,9 +68,7 @@ impl<T> Waiting<T> {
     /// Removes the connection that gets the next permit: the oldest one of the address with the
     /// fewest open connections.
     pub(super) fn pop(&mut self, table: &ConnectionTable) -> Option<Pending<T>> {
-        let all = self.0.iter().enumerate();
-        let key = |pending: &Pending<T>| (table.count_of(pending.peer.ip()), pending.accepted);
-        let (next, _) = all.min_by_key(|(_, pending)| key(pending))?;
+        let (next, _) = self.0.iter().enumerate().min_by_key(|(_, pending)| pending.rank(table))?;
         Some(self.0.remove(next))
     }
 
@@ -79,9 +82,7 @@ impl<T> Waiting<T> {
         if self.0.len() <= (table.limit() / 4).clamp(1, MAX_WAITING) {
             return None;
         }
-        let all = self.0.iter().enumerate();
-        let key = |pending: &Pending<T>| (table.count_of(pending.peer.ip()), pending.accepted);
-        let (last, _) = all.max_by_key(|(_, pending)| key(pending))?;
+        let (last, _) = self.0.iter().enumerate().max_by_key(|(_, pending)| pending.rank(table))?;
         Some(self.0.remove(last))
     }
 }
