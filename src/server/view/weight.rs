@@ -34,7 +34,7 @@ pub(in crate::server) fn weight(instance: &Instance) -> usize {
 
 /// Returns an upper bound of [`weight`] without reading the texts.
 pub(in crate::server) fn max_weight(instance: &Instance) -> usize {
-    // The first character of a key counts once more.
+    // The constant of an entry covers the escape of its key's first character.
     INSTANCE + 2 * ESCAPED * instance_bytes(instance)
 }
 
