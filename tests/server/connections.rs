@@ -121,6 +121,17 @@ async fn connect_from(address: &str, server: &Running) -> TcpStream {
     socket.connect(server.address).await.unwrap()
 }
 
+/// Opens this number of connections, each with a response.
+async fn asked(server: &Running, number: usize) -> Vec<TcpStream> {
+    let mut open = Vec::new();
+    for _ in 0..number {
+        let mut stream = server.connect().await;
+        ask(&mut stream).await;
+        open.push(stream);
+    }
+    open
+}
+
 /// Connects from each address this number of times, with a body of which one byte arrives.
 async fn stall(server: &Running, addresses: &[&str], number: usize) -> Vec<TcpStream> {
     let mut stalled = Vec::new();
@@ -151,12 +162,7 @@ async fn addresses_with_stalled_requests_beyond_the_limit_do_not_delay_others() 
 #[tokio::test]
 async fn clients_of_one_address_beyond_the_limit_are_served() {
     let server = Running::start(|listener| listener.max_connections(10)).await;
-    let mut open = Vec::new();
-    for _ in 0..100 {
-        let mut stream = server.connect().await;
-        ask(&mut stream).await;
-        open.push(stream);
-    }
+    let open = asked(&server, 100).await;
     let stalled = stall(&server, &["127.0.0.1"], 10).await;
     server.assert_serves().await;
     drop((open, stalled));
@@ -180,12 +186,7 @@ async fn address_at_its_limit_closes_its_longest_idle_connection() {
 #[tokio::test]
 async fn listener_with_few_descriptors_accepts_fewer_connections() {
     let server = Running::start(|listener| listener.descriptors(4)).await;
-    let mut open = Vec::new();
-    for _ in 0..4 {
-        let mut stream = server.connect().await;
-        ask(&mut stream).await;
-        open.push(stream);
-    }
+    let mut open = asked(&server, 4).await;
     assert_eq!(rest(&mut open[0]).await, "", "one of four descriptors is kept");
     ask(&mut open[1]).await;
 }

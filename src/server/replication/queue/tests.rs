@@ -10,6 +10,10 @@ const LIMITS: Limits = Limits {
     doubt: None,
 };
 
+fn target(id: &str) -> Arc<Target> {
+    Arc::new(Target { app: "ORDERS".into(), id: id.into() })
+}
+
 /// Queue with a manual clock.
 struct Bench {
     queue: Queue,
@@ -26,13 +30,11 @@ impl Bench {
     }
 
     fn push_status(&mut self, action: ReplicationAction, id: &str, status: Option<InstanceStatus>) -> bool {
-        let target = Arc::new(Target { app: "ORDERS".into(), id: id.into() });
-        self.queue.push(Change::new(target, action, status), self.now)
+        self.queue.push(Change::new(target(id), action, status), self.now)
     }
 
     fn push_metadata(&mut self, id: &str) {
-        let target = Arc::new(Target { app: "ORDERS".into(), id: id.into() });
-        self.queue.push(Change::metadata(target), self.now);
+        self.queue.push(Change::metadata(target(id)), self.now);
     }
 
     /// Returns the batch that is due now. Panics if none is.
@@ -320,7 +322,7 @@ fn change_of_metadata_is_compared_after_a_long_outage() {
 
 #[test]
 fn doubt_shows_whether_the_last_change_of_the_instance_is_its_cancellation() {
-    let refused = Change::new(Arc::new(Target { app: "ORDERS".into(), id: "a".into() }), Cancel, None);
+    let refused = Change::new(target("a"), Cancel, None);
     for (before, is_refused, after, cancelled) in [
         (&[StatusUpdate, Cancel][..], false, &[][..], true),
         (&[Cancel, Register], false, &[], false),
