@@ -136,7 +136,7 @@ where
             tokio::select! {
                 biased;
                 () = &mut shutdown => break,
-                Some(_) = self.connections.join_next() => self.log.ended(self.table.count()),
+                Some(_) = self.connections.join_next() => self.log.ended(&self.table),
                 () = self.slow_check.due(&self.unsent) => self.close_slow(),
                 // They never complete.
                 () = &mut files => {}
@@ -176,7 +176,7 @@ where
             let activity = Arc::new(Activity::start(&self.limits, self.unsent.clone()));
             match self.table.admit(pending.peer.ip(), &activity) {
                 Ok(admitted) => {
-                    self.log.admitted(&admitted, self.table.count());
+                    self.log.admitted(&admitted, &self.table);
                     self.counts.add_closed(ClosedFor::Other, admitted.closed);
                     self.serve(pending, activity, admitted.permit, stopped.clone());
                 }
@@ -197,7 +197,7 @@ where
     fn refuse(&self, pending: &Pending, reason: Refused) {
         let is_full = reason == Refused::Full;
         self.counts.add_refused(if is_full { RefusedFor::Full } else { RefusedFor::Address });
-        self.log.refused(pending.peer, is_full, self.table.count());
+        self.log.refused(pending.peer, is_full, &self.table);
     }
 
     /// Spawns the task of a connection.

@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use super::Limits;
-use super::table::Admitted;
+use super::table::{Admitted, ConnectionTable};
 use crate::server::audit::{self, Lasting, Ongoing};
 
 const LITTLE_MEMORY: &str =
@@ -16,7 +16,6 @@ const FEWER: &str = "connection limit lowered: too few file descriptors for eure
 /// while it lasts, and when it is over.
 #[derive(Debug)]
 pub(super) struct AcceptLog {
-    limit: usize,
     full: Ongoing,
     address: Ongoing,
     accept: Ongoing,
@@ -43,7 +42,6 @@ impl AcceptLog {
             }
         }
         Self {
-            limit,
             full: Ongoing::default(),
             address: Ongoing::default(),
             accept: Ongoing::default(),
@@ -53,24 +51,24 @@ impl AcceptLog {
     }
 
     /// Records a connection that got a permit.
-    pub(super) fn admitted(&self, Admitted { closed, is_full, .. }: &Admitted, connections: usize) {
+    pub(super) fn admitted(&self, Admitted { closed, is_full, .. }: &Admitted, table: &ConnectionTable) {
         if *is_full {
-            self.is_full(connections, *closed);
+            self.is_full(table, *closed);
         }
         if let Some(Lasting { count, elapsed }) = self.accept.ended() {
-            tracing::info!(connections, count, ?elapsed, "accepting connections again");
+            tracing::info!(connections = table.count(), count, ?elapsed, "accepting connections again");
         }
     }
 
     /// Records a connection that got no permit and was closed.
-    pub(super) fn refused(&self, peer: SocketAddr, is_full: bool, connections: usize) {
+    pub(super) fn refused(&self, peer: SocketAddr, is_full: bool, table: &ConnectionTable) {
         if is_full {
-            self.is_full(connections, 0);
+            self.is_full(table, 0);
         } else if let Some(Lasting { count, elapsed }) = self.address.occurred() {
             let origin = audit::canonical(peer);
             tracing::warn!(
                 %origin,
-                connections,
+                connections = table.count(),
                 count,
                 ?elapsed,
                 "connection closed: its address has reached its share of connections, and all are in use"
@@ -78,12 +76,11 @@ impl AcceptLog {
         }
     }
 
-    fn is_full(&self, connections: usize, closed: usize) {
+    fn is_full(&self, table: &ConnectionTable, closed: usize) {
         if let Some(Lasting { count, elapsed }) = self.full.occurred() {
-            let limit = self.limit;
             tracing::warn!(
-                connections,
-                limit,
+                connections = table.count(),
+                limit = table.limit(),
                 closed,
                 count,
                 ?elapsed,
@@ -93,10 +90,11 @@ impl AcceptLog {
     }
 
     /// Records the end of a connection.
-    pub(super) fn ended(&self, connections: usize) {
+    pub(super) fn ended(&self, table: &ConnectionTable) {
+        let (connections, limit) = (table.count(), table.limit());
         // Well below the limit, so that a listener near its limit does not log both lines each
         // minute.
-        if connections >= self.limit - self.limit / 8 {
+        if connections >= limit - limit / 8 {
             return;
         }
         if let Some(Lasting { count, elapsed }) = self.full.ended() {
@@ -106,9 +104,8 @@ impl AcceptLog {
     }
 
     /// Records that the system refused a connection, the number of connections closed for it, and
-    /// the limit from now on.
-    pub(super) fn failed(&mut self, error: &io::Error, connections: usize, closed: usize, limit: usize) {
-        self.limit = limit;
+    /// the limit for the next minutes.
+    pub(super) fn failed(&self, error: &io::Error, connections: usize, closed: usize, limit: usize) {
         if let Some(Lasting { count, elapsed }) = self.accept.occurred() {
             tracing::warn!(%error, connections, closed, limit, count, ?elapsed, "cannot accept connections");
         }

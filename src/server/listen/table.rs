@@ -23,6 +23,10 @@ const BATCH: usize = 256;
 /// this time. An idle connection has this time before one of a larger address replaces it.
 const STALL_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Time for which the limit is lowered after the process ran out of descriptors. It may have been
+/// another listener, or another part of the process, that took them.
+const LOWERED_TIME: Duration = Duration::from_secs(300);
+
 /// Open connections of a listener, within its limits.
 #[derive(Debug)]
 pub(super) struct ConnectionTable(Mutex<State>);
@@ -30,6 +34,9 @@ pub(super) struct ConnectionTable(Mutex<State>);
 #[derive(Debug)]
 struct State {
     limit: usize,
+    /// Limit of the settings, and the time from which it applies again if the present one is lower.
+    full_limit: usize,
+    lowered_until: Option<Instant>,
     limit_per_address: usize,
     next: u64,
     count: usize,
@@ -72,8 +79,11 @@ pub(super) struct Admitted {
 
 impl ConnectionTable {
     pub(super) fn new(limits: &Limits) -> Self {
+        let limit = limits.effective_connections();
         Self(Mutex::new(State {
-            limit: limits.effective_connections(),
+            limit,
+            full_limit: limit,
+            lowered_until: None,
             limit_per_address: limits.connections_per_address.max(1),
             next: 0,
             count: 0,
@@ -118,13 +128,14 @@ impl ConnectionTable {
     }
 
     /// Closes idle connections after the system refused a new one, and returns their number. If the
-    /// process ran out of descriptors, also lowers the limit for good.
+    /// process ran out of descriptors, also lowers the limit for five minutes.
     pub(super) fn make_room(&self, out_of_descriptors: bool) -> usize {
         let state = &mut *self.lock();
         if out_of_descriptors {
             let connections = Some(state.limit);
             let found = Limits { connections, descriptors: state.count, ..Limits::default() };
             state.limit = found.effective_connections();
+            state.lowered_until = Some(Instant::now() + LOWERED_TIME);
         }
         let number = state.count.saturating_sub(state.limit).max(state.batch());
         state.make_room(None, number)
@@ -165,7 +176,12 @@ impl ConnectionTable {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock()
+        let mut state = self.0.lock();
+        if state.lowered_until.is_some_and(|until| until <= Instant::now()) {
+            state.limit = state.full_limit;
+            state.lowered_until = None;
+        }
+        state
     }
 }
 
@@ -449,7 +465,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn listener_out_of_descriptors_accepts_fewer_connections_from_then_on() {
+    async fn listener_out_of_descriptors_accepts_fewer_connections_for_five_minutes() {
         let table = table(20_000);
         let mut open = Vec::new();
         for _ in 0..8 {
@@ -466,6 +482,8 @@ mod tests {
         assert_eq!(closed(&open).await, [0, 1]);
         open.push(connect(&table, "10.0.0.2").unwrap());
         assert_eq!((closed(&open).await, table.count()), (vec![0, 1, 2], 6));
+        advance(300 * SECOND).await;
+        assert_eq!(table.limit(), 20_000, "something else may have taken the descriptors");
     }
 
     #[tokio::test(start_paused = true)]
