@@ -311,6 +311,31 @@ impl Transport {
         self.servers.status()
     }
 
+    /// Returns the servers in the order of the list, each with a transport that asks no other. They
+    /// tell whether a change has reached every server.
+    ///
+    /// The result is empty before the first request if the servers are looked up.
+    ///
+    /// ```
+    /// # async fn example(eureka: tower_eureka::Eureka) -> Result<(), tower_eureka::Error> {
+    /// for (server, transport) in eureka.transport().each_server() {
+    ///     let instance = transport.instance("ORDERS", "orders-1").await?;
+    ///     println!("{}: {:?}", server.url(), instance.map(|instance| instance.status()));
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn each_server(&self) -> Vec<(RegistryServer, Self)> {
+        let urls = self.servers.order.urls();
+        let alone = |server: RegistryServer| {
+            let url = urls.iter().find(|url| **url.as_str() == *server.url())?.clone();
+            let list = vec![ListedServer { url, zone: "".into(), rank: 0 }];
+            let servers = Arc::new(Servers::new(&ServerSettings::default(), list));
+            Some((server, Self { servers, background: None, ..self.clone() }))
+        };
+        self.registry_servers().into_iter().filter_map(alone).collect()
+    }
+
     /// Adds or replaces metadata entries of an instance, until it is registered again.
     ///
     /// # Errors

@@ -211,6 +211,25 @@ fn drained_instance_is_out_of_service_and_cancelled_if_asked() {
 }
 
 #[test]
+fn drain_fails_if_a_server_does_not_have_the_change() {
+    let (first, second) = (start(&[]), start(&[]));
+    let urls = [url(&first), url(&second), format!("http://127.0.0.1:{}/eureka/", free_port())];
+    for server in [&first, &second] {
+        register(server, "orders-1", "");
+    }
+    let drain = |urls: &[String]| run(&["drain", "orders", "orders-1", "--wait", "0.01", "--url", &urls.join(",")]);
+    let (code, out, err) = drain(&urls);
+    assert!(code == 5 && err.contains(&format!("still UP at {}, which", urls[1])), "{code} {err}");
+    assert!(!out.contains("drained"), "{out}");
+    changed(&second, "PUT /eureka/apps/ORDERS/orders-1/status?value=OUT_OF_SERVICE");
+    let (code, out, err) = drain(&urls);
+    assert!(code == 0 && out.ends_with("ORDERS orders-1 is OUT_OF_SERVICE and drained\n"), "{code} {out} {err}");
+    assert!(err.starts_with("note: a server does not tell") && err.contains(&urls[2]), "{err}");
+    let (code, _, err) = drain(&urls[..2]);
+    assert_eq!((code, &*err), (0, ""));
+}
+
+#[test]
 fn servers_that_differ_have_exit_code_1() {
     let (first, second) = (start(&[]), start(&[]));
     let urls = [url(&first), url(&second)];
