@@ -60,25 +60,26 @@ fn eventually(mut is_so: impl FnMut() -> bool) {
     panic!("it did not become true");
 }
 
-/// Returns the command that runs without a terminal, as under a supervisor.
-fn without_terminal(listen: &str) -> Command {
-    let plain = serve(listen);
-    let mut command = Command::new("setsid");
-    command.arg(plain.get_program()).args(plain.get_args());
-    command
+#[test]
+fn sigquit_and_sighup_stop_the_server_as_sigterm_does() {
+    let second = start(&[]);
+    let peer = format!("--eureka.client.service-url.defaultZone=http://127.0.0.1:{}/eureka/", second.port);
+    for signal in ["QUIT", "HUP"] {
+        let running = start(&[&peer, "--eureka.server.wait-time-in-ms-when-sync-empty=0"]);
+        register(&running);
+        assert_eq!(running.stop(signal), (Some(0), String::new()), "{signal}");
+        until(&second, "apps", r#""instanceId":"i""#, true);
+        exchange(&second, "DELETE /eureka/apps/X/i HTTP/1.0\r\nHost: x\r\n\r\n");
+        until(&second, "apps", r#""instanceId":"i""#, false);
+    }
 }
 
 #[test]
-fn sigquit_stops_the_server_as_sigterm_does() {
-    assert_eq!(start(&[]).stop("QUIT"), (Some(0), String::new()));
-}
-
-#[test]
-fn sighup_without_a_terminal_stops_nothing() {
-    let mut running = run(without_terminal("127.0.0.1:0"));
+fn sigusr1_reads_files_again_and_stops_nothing() {
+    let mut running = start(&[]);
     let mut stderr = BufReader::new(running.child.stderr.take().unwrap());
     for _ in 0..2 {
-        signal(&running, "HUP");
+        signal(&running, "USR1");
         wait_for(&mut stderr, "other settings need a restart");
     }
     register(&running);
@@ -189,7 +190,7 @@ fn second_signal_stops_the_server_immediately() {
 fn repeated_sighup_does_not_interrupt_the_last_replication() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let peer = format!("--eureka.client.service-url.defaultZone=http://{}/eureka/", silent.local_addr().unwrap());
-    for first in ["QUIT", "TERM"] {
+    for first in ["QUIT", "TERM", "HUP"] {
         let mut running = start(&[&peer, "--eureka.server.peer-node-read-timeout-ms=600000"]);
         register(&running);
         let mut stderr = BufReader::new(running.child.stderr.take().unwrap());

@@ -335,9 +335,8 @@ async fn signal_stops_a_server_whose_certificate_cannot_be_read_again_for_now() 
     let _ = std::fs::remove_file(temporary("listener-pipe.pem"));
     let (certificate, key) = ca.identity_files("listener-pipe");
     let setting = |name: &str, path: &PathBuf| format!("--server.ssl.{name}={}", path.display());
-    // Without a terminal, SIGHUP means reload.
-    let mut child = tokio::process::Command::new("setsid")
-        .args([env!("CARGO_BIN_EXE_tower-eureka"), "serve", "--listen", "127.0.0.1:0"])
+    let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_tower-eureka"))
+        .args(["serve", "--listen", "127.0.0.1:0"])
         .args([setting("certificate", &certificate), setting("certificate-private-key", &key)])
         .stderr(Stdio::piped())
         .kill_on_drop(true)
@@ -355,7 +354,7 @@ async fn signal_stops_a_server_whose_certificate_cannot_be_read_again_for_now() 
     std::fs::remove_file(&certificate).unwrap();
     run("mkfifo", &[certificate.to_str().unwrap()]);
     let pid = child.id().unwrap().to_string();
-    run("kill", &["-s", "HUP", &pid]);
+    run("kill", &["-s", "USR1", &pid]);
     wait_for("reading certificates").await;
     run("kill", &["-s", "TERM", &pid]);
     wait_for("stopping").await;

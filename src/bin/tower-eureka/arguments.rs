@@ -28,10 +28,9 @@ Settings are those of a Spring Cloud Eureka server, as arguments such as
 --server.port=8761, as variables such as SERVER_PORT, and in application.yml.
 `tower-eureka settings` lists them, and `tower-eureka config` checks them.
 
-Signals: SIGTERM, SIGQUIT and Ctrl-C stop the server. Requests in flight have
-5 s, and queued changes are sent to the peers. A second one stops it at once.
-SIGHUP reads certificates, users and keys again; in a terminal, it stops the
-server.
+Signals: SIGTERM, SIGHUP, SIGQUIT and Ctrl-C stop the server. Requests in
+flight have 5 s, and queued changes are sent to the peers. A second one stops
+it at once. SIGUSR1 reads certificates, users and keys again.
 
 Probes: /actuator/health is 200 once the node is open for traffic, and 503
 until then. RUST_LOG=debug sets the level of the log.
@@ -55,9 +54,9 @@ Exit codes: 0 valid, 1 invalid, 2 wrong usage";
 /// Returns the list of the properties, with the text before it.
 pub(crate) fn properties() -> String {
     let mut text = String::from(
-        "Signals: SIGTERM, SIGQUIT and Ctrl-C stop the server. Requests in flight have 5 s to finish, and queued changes are\n\
-         sent to the peers. A second signal stops it immediately. SIGHUP reads the certificates, users and keys again; in a\n\
-         terminal, it stops the server. SIGHUP stays ignored under nohup.\n\
+        "Signals: SIGTERM, SIGHUP, SIGQUIT and Ctrl-C stop the server. Requests in flight have 5 s to finish, and queued\n\
+         changes are sent to the peers. A second signal stops it immediately. SIGHUP stays ignored under nohup. SIGUSR1\n\
+         reads the certificates, users and keys again.\n\
          \n\
          Exit codes: 0 after a stop at which all queued changes were sent; 1 if the server cannot start; 2 for wrong arguments;\n\
          3 after a stop at which a peer did not receive all changes; 128 plus the signal's number after a second signal.\n\

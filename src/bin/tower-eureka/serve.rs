@@ -150,7 +150,7 @@ impl Serve {
 
 async fn reload(registry: EurekaServer) {
     tracing::info!(
-        signal = "SIGHUP",
+        signal = "SIGUSR1",
         "reading certificates, users and keys of tokens again, other settings need a restart"
     );
     registry.reload().await;

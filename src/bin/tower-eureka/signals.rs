@@ -8,11 +8,12 @@ use std::time::Duration;
 const SAME_SIGNAL: Duration = Duration::from_millis(50);
 
 const HANG_UP: &str = "SIGHUP";
+const RELOAD: &str = "SIGUSR1";
 
 /// Effect of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Signal {
-    /// SIGHUP of an operator or a supervisor. That of a terminal which closes stops the server.
+    /// SIGUSR1. SIGHUP stops the server, as it does in Java: a terminal that closes sends it, too.
     Reload,
     Stop(Received),
 }
@@ -31,31 +32,28 @@ impl Received {
     }
 }
 
-/// Receiver of SIGTERM, SIGINT, SIGHUP and SIGQUIT. On systems other than Unix, of Ctrl-C.
+/// Receiver of SIGTERM, SIGINT, SIGHUP, SIGQUIT and SIGUSR1. On systems other than Unix, of Ctrl-C.
 #[derive(Debug)]
-pub(crate) struct Signals {
-    inner: Inner,
-    has_terminal: bool,
-}
+pub(crate) struct Signals(Inner);
 
 impl Signals {
     /// Receives signals from now on. SIGHUP stays ignored if the parent ignored it, as `nohup`
     /// does.
     pub(crate) fn listen() -> io::Result<Self> {
-        Ok(Self { inner: Inner::listen()?, has_terminal: has_terminal() })
+        Inner::listen().map(Self)
     }
 
     /// Completes after the next signal and those that count as the same.
     ///
     /// Not safe to cancel: a dropped future may lose a signal.
     pub(crate) async fn first(&mut self) -> Signal {
-        let first = self.inner.next().await;
-        if self.is_reload(first) {
+        let first = self.0.next().await;
+        if first.name == RELOAD {
             return Signal::Reload;
         }
         let together = async {
             loop {
-                self.inner.next().await;
+                self.0.next().await;
             }
         };
         let _: Result<(), _> = tokio::time::timeout(SAME_SIGNAL, together).await;
@@ -78,23 +76,19 @@ impl Signals {
     /// Safe to cancel: a dropped future has received no such signal.
     async fn stop(&mut self) -> Received {
         loop {
-            let signal = self.inner.next().await;
-            if !self.is_reload(signal) {
+            let signal = self.0.next().await;
+            if signal.name != RELOAD {
                 return signal;
             }
         }
     }
 
-    fn is_reload(&self, signal: Received) -> bool {
-        signal.name == HANG_UP && !self.has_terminal
-    }
-
-    /// Completes at the next signal other than SIGHUP, which is ignored: shells and the kernel send
-    /// it again when a terminal closes.
+    /// Completes at the next signal that stops the server, except SIGHUP, which is ignored: shells
+    /// and the kernel send it again when a terminal closes.
     pub(crate) async fn second(&mut self) -> Received {
         loop {
-            let signal = self.inner.next().await;
-            if signal.name != HANG_UP {
+            let signal = self.0.next().await;
+            if ![HANG_UP, RELOAD].contains(&signal.name) {
                 return signal;
             }
             tracing::info!(signal = signal.name, "signal ignored, already stopping");
@@ -104,24 +98,26 @@ impl Signals {
 
 #[cfg(unix)]
 #[derive(Debug)]
-struct Inner([Option<(tokio::signal::unix::Signal, Received)>; 4]);
+struct Inner([Option<(tokio::signal::unix::Signal, Received)>; 5]);
 
 #[cfg(unix)]
 impl Inner {
     fn listen() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
 
-        let listen = |kind: SignalKind, name, number| -> io::Result<_> {
+        let listen = |kind: SignalKind, name| -> io::Result<_> {
+            let number = kind.as_raw_value() as u8;
             if name == HANG_UP && is_ignored(number) {
                 return Ok(None);
             }
             Ok(Some((signal(kind)?, Received { name, number })))
         };
         Ok(Self([
-            listen(SignalKind::terminate(), "SIGTERM", 15)?,
-            listen(SignalKind::interrupt(), "SIGINT", 2)?,
-            listen(SignalKind::hangup(), HANG_UP, 1)?,
-            listen(SignalKind::quit(), "SIGQUIT", 3)?,
+            listen(SignalKind::terminate(), "SIGTERM")?,
+            listen(SignalKind::interrupt(), "SIGINT")?,
+            listen(SignalKind::hangup(), HANG_UP)?,
+            listen(SignalKind::quit(), "SIGQUIT")?,
+            listen(SignalKind::user_defined1(), RELOAD)?,
         ]))
     }
 
@@ -136,17 +132,6 @@ impl Inner {
         })
         .await
     }
-}
-
-/// Returns `true` if the process belongs to a terminal, whose end the kernel reports by SIGHUP.
-#[cfg(unix)]
-fn has_terminal() -> bool {
-    std::fs::File::open("/dev/tty").is_ok()
-}
-
-#[cfg(not(unix))]
-fn has_terminal() -> bool {
-    false
 }
 
 /// Returns `true` if the parent process ignored this signal. Always `false` on systems other than
