@@ -285,13 +285,15 @@ fn soft_limit_of_open_files_is_raised_to_the_hard_limit_and_logged() {
     assert!(log.contains(r#"soft="200" hard="200" before="100""#), "{log}");
     assert!(log.contains("too few file descriptors") && log.contains("wanted=20000"), "{log}");
 
-    let mut command = limited("ulimit -n 200");
-    command.arg("--eureka.server.limits.connections=50");
-    let mut running = run(command);
-    let stderr = running.child.stderr.take().unwrap();
-    assert_eq!(running.stop("TERM").0, Some(0));
-    let log = rest(stderr);
-    assert!(!log.contains("WARN"), "{log}");
+    for (connections, is_warned) in [(150, false), (160, true)] {
+        let mut command = limited("ulimit -n 200");
+        command.arg(format!("--eureka.server.limits.connections={connections}"));
+        let mut running = run(command);
+        let stderr = running.child.stderr.take().unwrap();
+        assert_eq!(running.stop("TERM").0, Some(0));
+        let log = rest(stderr);
+        assert_eq!(log.contains("WARN"), is_warned, "{log}");
+    }
 }
 
 #[cfg(target_os = "linux")]

@@ -34,8 +34,8 @@ impl AcceptLog {
         }
         if limit < wanted {
             let descriptors = limits.descriptors;
-            // No warning at each start if only the reserve is missing.
-            if limit < wanted / 2 {
+            // No warning at each start if only the reserve of the default is missing.
+            if limits.connections.is_some() || descriptors < wanted {
                 tracing::warn!(limit, wanted, descriptors, "{FEWER}");
             } else {
                 tracing::info!(limit, wanted, descriptors, "{FEWER}");
