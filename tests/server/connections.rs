@@ -192,9 +192,9 @@ async fn listener_with_few_descriptors_accepts_fewer_connections() {
 }
 
 #[tokio::test]
-async fn lowered_connection_limit_is_a_warning_only_below_half_of_the_setting() {
+async fn lowered_connection_limit_is_a_warning_unless_only_the_reserve_is_missing() {
     let (log, _guard) = Log::start(tracing::Level::INFO);
-    for (descriptors, level) in [(20_000, "INFO"), (10_100, "INFO"), (10_000, "WARN"), (4, "WARN")] {
+    for (descriptors, level) in [(20_099, "INFO"), (20_000, "INFO"), (19_999, "WARN"), (4, "WARN")] {
         let server = Running::start(|listener| listener.descriptors(descriptors)).await;
         server.assert_serves().await;
         let lines = log.lines(&["connection limit lowered", &format!("descriptors={descriptors}")]);
