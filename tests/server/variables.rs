@@ -90,6 +90,8 @@ fn unknown_variable_is_an_error_that_names_the_nearest_setting() {
         ("SERVER_ADRESS", "did you mean server.address?"),
         ("SERVER_FOO", "SERVER_FOO is no setting"),
         ("SPRING_APLICATION_NAME", "did you mean spring.application.name?"),
+        ("SPRING_PROFILES_ACTVE", "did you mean spring.profiles.active?"),
+        ("SPRING_CONFIG_LOCATON", "did you mean spring.config.location?"),
     ] {
         let mut command = serve("127.0.0.1:0");
         command.env(variable, "geheim");
@@ -112,6 +114,8 @@ fn setting_that_protects_a_spring_server_is_refused_in_each_form() {
         ("SPRING_SECURITY_USER_PASSWORD", "", "is blank: set it, or remove it"),
         ("SPRING_APPLICATION_JSON", r#"{"spring":{"security":{"saml2":{"x":"geheim"}}}}"#, "spring.security"),
         ("SERVER_SERVLET_CONTEXT_PATH", "/registry", "/eureka/"),
+        ("SERVER_SSL_CIPHERS", "geheim", "there is no certificate"),
+        ("SERVER_SSL_KEYALIAS", "geheim", "there is no certificate"),
     ] {
         let mut command = serve("127.0.0.1:0");
         command.env(variable, value);

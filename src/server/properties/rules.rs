@@ -24,8 +24,19 @@ const LISTENER: [&str; 5] = [
     "management.server.ssl.enabled",
 ];
 /// Settings that [`Settings`] reads itself.
-const OF_SOURCES: [&str; 4] =
-    ["spring.config.*", "spring.profiles.*", "spring.application.json", "spring.main.cloud-platform"];
+const OF_SOURCES: [&str; 11] = [
+    "spring.config.name",
+    "spring.config.location",
+    "spring.config.additional-location",
+    "spring.config.import",
+    "spring.config.activate.*",
+    "spring.profiles.active",
+    "spring.profiles.default",
+    "spring.profiles.include",
+    "spring.profiles.group.*",
+    "spring.application.json",
+    "spring.main.cloud-platform",
+];
 /// Maximum edit distance at which a name counts as mistyped, in families that have other valid
 /// names.
 const MISTYPED: usize = 2;
@@ -35,6 +46,9 @@ const SWITCHES: [(&str, &str); 2] =
     [("server.ssl.*", "server.ssl.enabled"), ("eureka.client.tls.*", "eureka.client.tls.enabled")];
 /// Meaning of settings that protect the application around an embedded registry.
 const OF_APPLICATION: &str = "has no effect on the registry in this process";
+/// Error of a setting of TLS if there is no certificate.
+const WITHOUT_CERTIFICATE: &str = "is set, but there is no certificate: set server.ssl.certificate and \
+                                   server.ssl.certificate-private-key, or server.ssl.enabled=false";
 /// Variables with JVM options.
 const JVM_OPTIONS: [&str; 3] = ["JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "JAVA_OPTS"];
 
@@ -101,7 +115,11 @@ fn rule(settings: &Settings, scope: Scope, entry: &Entry) -> Result<Rule, Invali
         return Ok(Rule::None);
     }
     if let Some((_, why)) = OF_SSL.iter().find(|(name, _)| is(name)) {
-        return Ok(Rule::Warning((*why).to_owned()));
+        // An operator who sets it expects HTTPS.
+        return match has_certificate(settings) || !asks(&entry.text) {
+            true => Ok(Rule::Warning((*why).to_owned())),
+            false => Err(InvalidSetting::clause(&entry.place(), WITHOUT_CERTIFICATE)),
+        };
     }
     if let Some((_, why)) = UNPROTECTED.iter().find(|(family, _)| is(family)) {
         return match scope {
@@ -151,7 +169,7 @@ fn rule(settings: &Settings, scope: Scope, entry: &Entry) -> Result<Rule, Invali
     }
     if is_spring {
         let of_spring = PROPERTIES.iter().map(Property::name).filter(|name| name.starts_with("spring."));
-        return match nearest_within(&entry.name, of_spring, MISTYPED) {
+        return match nearest_within(&entry.name, of_spring.chain(OF_SOURCES), MISTYPED) {
             Some(nearest) if is_strict => Err(InvalidSetting::clause(&entry.place(), unknown(Some(nearest)))),
             _ => Ok(Rule::OfSpring),
         };
@@ -177,6 +195,12 @@ fn rule(settings: &Settings, scope: Scope, entry: &Entry) -> Result<Rule, Invali
 /// Returns `true` for a value that enables something: one that is neither empty nor false.
 fn asks(value: &str) -> bool {
     !value.trim().is_empty() && boolean(value.trim()) != Some(false)
+}
+
+/// Returns `true` if the listener has a certificate.
+fn has_certificate(settings: &Settings) -> bool {
+    let is_set = |name: &str| settings.get(name).ok().flatten().is_some_and(|value| !value.trim().is_empty());
+    is_set("server.ssl.certificate") || is_set("server.ssl.key-store")
 }
 
 /// Returns `true` if the switch of a family is false.
