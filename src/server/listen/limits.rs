@@ -47,6 +47,18 @@ impl Limits {
         for (is_wrong, name, property, reason) in [
             (self.connections == Some(0), "max_connections", "eureka.server.limits.connections", "must not be zero"),
             (
+                self.connections_per_address == 0,
+                "max_connections_per_address",
+                "eureka.server.limits.connections-per-address",
+                "must not be zero",
+            ),
+            (
+                self.http2_streams == 0,
+                "max_http2_streams",
+                "eureka.server.limits.http2-streams",
+                "must not be zero; server.http2.enabled=false switches HTTP/2 off",
+            ),
+            (
                 self.head_bytes < Self::MIN_HEAD_BYTES,
                 "max_head_bytes",
                 "eureka.server.limits.head-bytes",
@@ -137,6 +149,20 @@ mod tests {
         ] {
             let limits = Limits { connections, descriptors, ..Limits::default() };
             assert_eq!(limits.effective_connections(), effective, "{connections:?} {descriptors}");
+        }
+    }
+
+    #[test]
+    fn limits_of_zero_with_which_no_request_could_be_served_are_refused() {
+        let default = Limits::default();
+        assert!(default.check().is_ok());
+        for limits in [
+            Limits { connections: Some(0), ..default },
+            Limits { connections_per_address: 0, ..default },
+            Limits { http2_streams: 0, ..default },
+            Limits { headers: 0, ..default },
+        ] {
+            assert!(limits.check().is_err(), "{limits:?}");
         }
     }
 
