@@ -145,7 +145,7 @@ impl fmt::Display for Reason {
         f.write_str(match self {
             Self::Asking => "the peers are being asked for their registries",
             Self::Unlisted => "the list of peers is not known yet, heartbeats are being collected",
-            Self::Unreachable => "no peer responds, heartbeats are being collected",
+            Self::Unreachable => "no peer has sent its registry, heartbeats are being collected",
             Self::Peers => "no peer knows more than this node, heartbeats are being collected",
             Self::Single => "no peers are configured",
             Self::Alone => {
@@ -160,7 +160,7 @@ impl fmt::Display for Reason {
                 "heartbeats were collected for two renewal intervals, and no peer knows more"
             }
             Self::Collected { reached: false } => {
-                "heartbeats were collected for two renewal intervals, and no peer responds"
+                "heartbeats were collected for two renewal intervals, and no peer has sent its registry"
             }
             Self::Late => "the time to wait is over, without a copy of a peer's registry",
         })
@@ -177,12 +177,15 @@ mod tests {
         tokio::time::advance(Duration::from_secs(60)).await;
         gate.stay_closed(Reason::Unreachable);
         assert!(!gate.is_open());
-        assert_eq!(gate.describe(), "no peer responds, heartbeats are being collected; opens in 240 s at the latest");
+        assert_eq!(
+            gate.describe(),
+            "no peer has sent its registry, heartbeats are being collected; opens in 240 s at the latest"
+        );
         gate.open(Reason::Collected { reached: false });
         gate.open(Reason::Late);
         gate.stay_closed(Reason::Peers);
         assert!(gate.is_open());
-        assert!(gate.describe().ends_with("and no peer responds"), "{}", gate.describe());
+        assert!(gate.describe().ends_with("and no peer has sent its registry"), "{}", gate.describe());
     }
 
     #[test]

@@ -320,10 +320,16 @@ async fn status_page_and_log_show_the_reason_of_a_closed_and_an_open_node() {
     let network = Network::default();
     let a = node(&network, "a", &["a", "b"]);
     tokio::time::sleep(2 * SECOND).await;
-    assert_eq!(reason(&a).await, "no peer responds, heartbeats are being collected; opens in 298 s at the latest");
-    assert_eq!(log.lines(&["WARN", "not open for traffic yet", "reason=no peer responds"]).len(), 1);
+    assert_eq!(
+        reason(&a).await,
+        "no peer has sent its registry, heartbeats are being collected; opens in 298 s at the latest"
+    );
+    assert_eq!(log.lines(&["WARN", "not open for traffic yet", "reason=no peer has sent its registry"]).len(), 1);
     beat(&[&a], 65).await;
-    assert_eq!(reason(&a).await, "heartbeats were collected for two renewal intervals, and no peer responds");
+    assert_eq!(
+        reason(&a).await,
+        "heartbeats were collected for two renewal intervals, and no peer has sent its registry"
+    );
     assert_eq!(log.lines(&["INFO", "open for traffic: lists are served", "reason=heartbeats were collected"]).len(), 1);
     let alone = network.node_with("c", &["c"], |setup| setup);
     assert_eq!(reason(&alone).await, "no peers are configured");
