@@ -155,7 +155,7 @@ fn json_log_is_one_object_a_line_for_any_input() {
         let line =
             |message: &str| lines.iter().find(|line| line["message"] == message).unwrap_or_else(|| panic!("{log}"));
         assert_eq!(line("started")["level"], "INFO");
-        assert!(line("registrations in a replication batch dropped")["invalid"] == 1);
+        assert!(line("items of a replication batch dropped")["invalid"] == 1);
         assert_eq!(line("cancellation of unknown instance")["instance"], "z");
     }
 }

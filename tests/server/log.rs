@@ -55,8 +55,26 @@ async fn invalid_items_of_a_batch_are_one_line_that_cannot_be_forged() {
     assert_eq!(response.status(), StatusCode::OK);
     let lines = log.take();
     assert_eq!(lines.len(), 1, "{:?}", &lines[..lines.len().min(3)]);
-    assert!(lines[0].contains("registrations in a replication batch dropped") && lines[0].contains("invalid=10000"));
+    assert!(lines[0].contains("items of a replication batch dropped") && lines[0].contains("invalid=10000"));
     assert!(!lines[0].contains('\u{1b}') && lines[0].len() < 600, "{lines:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn items_of_a_batch_that_lack_a_member_are_one_line() {
+    let server = Server::new();
+    let (log, _guard) = Log::start(tracing::Level::INFO);
+    let items = [
+        r#"{"appName":"X","id":"i","action":"Register"}"#,
+        r#"{"appName":"X","id":"i","action":"StatusUpdate"}"#,
+        r#"{"appName":"X","id":"i","action":"DeleteStatusOverride"}"#,
+        r#"{"id":"i","action":"Heartbeat"}"#,
+    ];
+    let batch = format!(r#"{{"replicationList":[{}]}}"#, items.join(","));
+    let response = server.send(from_client("POST", "/eureka/peerreplication/batch/", batch)).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    let lines = log.take();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert!(lines[0].contains("invalid=4") && lines[0].contains("X/i: the item has no instanceInfo"), "{lines:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -172,6 +172,17 @@ fn exit_code_is_3_if_a_peer_refused_the_last_changes() {
 }
 
 #[test]
+fn exit_code_is_3_if_a_peer_dropped_the_changes_before_the_stop() {
+    let second = start(&[]);
+    let peer = format!("--eureka.client.service-url.defaultZone=http://127.0.0.1:{}/wrong/", second.port);
+    let mut running = start(&[&peer, "--eureka.server.wait-time-in-ms-when-sync-empty=0"]);
+    register(&running);
+    let mut stderr = BufReader::new(running.child.stderr.take().unwrap());
+    wait_for(&mut stderr, "changes dropped");
+    assert_eq!(running.stop("TERM").0, Some(3));
+}
+
+#[test]
 fn second_signal_stops_the_server_immediately() {
     // This peer accepts connections and never responds.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();

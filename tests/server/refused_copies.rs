@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use axum::routing::post;
 use http::{Method, Request, Response, StatusCode};
+use serde_json::Value;
 use tower::{ServiceExt, service_fn};
 
 use crate::log::Log;
@@ -186,4 +188,23 @@ async fn copy_with_a_version_in_the_future_is_adopted_at_most_once() {
     soon().await;
     assert!(log.lines(&["peer has newer data of an instance"]).len() >= 9);
     assert!(log.lines(&["adopted from a peer"]).len() <= 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn change_that_a_peer_fails_to_apply_is_a_warning() {
+    let (log, _guard) = Log::start(tracing::Level::INFO);
+    let network = Network::default();
+    // As a Java server does if an item makes it throw.
+    let fail = async |body: String| {
+        let batch: Value = serde_json::from_str(&body).unwrap();
+        let items = batch["replicationList"].as_array().map_or(0, Vec::len);
+        let results = vec![r#"{"statusCode":500}"#; items].join(",");
+        ([("content-type", "application/json")], format!(r#"{{"responseList":[{results}]}}"#))
+    };
+    network.host("b", Router::new().route("/eureka/peerreplication/batch/", post(fail)));
+    let a = network.node_with("a", &["a", "b"], quiet);
+    soon().await;
+    a.register(ORDER, 100).await;
+    soon().await;
+    assert_eq!(log.lines(&["WARN", "peer refuses a change", "status=500", "action=\"Register\""]).len(), 1);
 }

@@ -66,9 +66,9 @@ impl Refusals {
     /// Logs the number of items of a batch that were dropped, with the reason of one of them.
     pub(super) fn items(&self, request: &Parts, invalid: usize, reason: &str) {
         let host = host(request);
-        if let Some(suppressed) = self.writes.pass(format_args!("registrations in batches of {host} dropped")) {
+        if let Some(suppressed) = self.writes.pass(format_args!("items in batches of {host} dropped")) {
             let (origin, error) = (caller(request), Quoted(reason));
-            tracing::warn!(%origin, invalid, %error, suppressed, "registrations in a replication batch dropped");
+            tracing::warn!(%origin, invalid, %error, suppressed, "items of a replication batch dropped");
         }
     }
 

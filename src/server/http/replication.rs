@@ -231,12 +231,15 @@ impl BatchChanges {
 
     fn apply(&mut self, BatchItem { item, too_much_metadata }: BatchItem, owner: Owner) -> ReplicationResult {
         let (registry, now) = (self.server.registry(), self.server.now());
-        let (Some(action), Some(app)) = (item.action, &item.app) else { return failed() };
-        let app = app_name(app);
         let id = item.id.as_deref().unwrap_or_default();
+        let (Some(action), Some(app)) = (item.action, &item.app) else {
+            let missing = if item.action.is_some() { "appName" } else { "action" };
+            return self.incomplete(item.app.as_deref().unwrap_or_default(), id, missing);
+        };
+        let app = app_name(app);
         match action {
             ReplicationAction::Register => {
-                let Some(instance) = item.instance else { return failed() };
+                let Some(instance) = item.instance else { return self.incomplete(&app, id, "instanceInfo") };
                 if too_much_metadata {
                     let reason = format_args!("more than {MAX_METADATA_ENTRIES} metadata entries");
                     self.invalid(&app, id, &reason);
@@ -278,14 +281,16 @@ impl BatchChanges {
                 found(true)
             }
             ReplicationAction::StatusUpdate => {
-                let Some(status) = item.status else { return failed() };
+                let Some(status) = item.status else { return self.incomplete(&app, id, "status") };
                 let effect = registry.set_override(&app, id, status, item.last_dirty_timestamp, now);
                 audit::override_set(&app, id, status, &effect, &self.caller, registry.changes());
                 self.overridden(&effect);
                 found(effect.is_found())
             }
             ReplicationAction::DeleteStatusOverride => {
-                let Some(dirty) = item.last_dirty_timestamp else { return failed() };
+                let Some(dirty) = item.last_dirty_timestamp else {
+                    return self.incomplete(&app, id, "lastDirtyTimestamp");
+                };
                 let status = item.status.unwrap_or(InstanceStatus::Unknown);
                 let effect = registry.delete_override(&app, id, status, Some(dirty), now);
                 audit::override_deleted(&app, id, status, &effect, &self.caller, registry.changes());
@@ -317,6 +322,12 @@ impl BatchChanges {
         self.reason.get_or_insert_with(|| format!("{}/{}: {reason}", Quoted(app), Quoted(id)));
     }
 
+    /// Responds to an item that lacks a member as Java does, where it makes the item fail.
+    fn incomplete(&mut self, app: &str, id: &str, member: &str) -> ReplicationResult {
+        self.invalid(app, id, &format_args!("the item has no {member}, or an unusable one"));
+        result(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
     fn overridden(&mut self, effect: &Effect) {
         self.overrides += usize::from(effect.is_changed());
     }
@@ -335,10 +346,6 @@ impl BatchChanges {
 
 fn found(found: bool) -> ReplicationResult {
     result(if found { StatusCode::OK } else { StatusCode::NOT_FOUND })
-}
-
-fn failed() -> ReplicationResult {
-    result(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
 fn result(status: StatusCode) -> ReplicationResult {

@@ -283,6 +283,7 @@ impl Peer {
     /// is full. Otherwise each heartbeat would send it again.
     fn note_refused(&self, target: &Arc<Target>, status: u16, local: &LocalNode) {
         let Some(ours) = local.instance(target) else { return };
+        self.queue().note_refusal();
         let refused = {
             let mut refused = self.refused();
             refused.insert(target.clone(), Version::of(&ours), false);
@@ -411,9 +412,10 @@ impl Peer {
         self.queue().counters().lost()
     }
 
-    /// Returns `true` if the peer took everything since [`flush`](Self::flush).
+    /// Returns `true` if the peer took everything since [`flush`](Self::flush), and did not refuse
+    /// the batch before.
     pub(in crate::server) fn is_flushed(&self) -> bool {
-        self.is_own() || self.queue().is_flushed()
+        self.is_own() || self.queue().is_flushed() && !self.is_refusing()
     }
 
     #[cfg(test)]
@@ -572,15 +574,21 @@ impl Peer {
                 tracing::trace!(%peer, %app, %instance, "peer did not have the instance")
             }
             _ => {
+                let is_registration = *action == ReplicationAction::Register;
                 let mut queue = self.queue();
-                if *action == ReplicationAction::Register {
+                if is_registration {
                     queue.note_refusal();
                 }
                 if status >= 500 {
                     queue.doubt_refused(change);
                 }
                 drop(queue);
-                tracing::debug!(%peer, %app, %instance, status, action = action.as_str(), "peer refuses a change");
+                let (action, is_fault) = (action.as_str(), is_registration || status >= 500);
+                if is_fault && let Some(suppressed) = self.refusals.pass() {
+                    tracing::warn!(%peer, %app, %instance, status, action, suppressed, "peer refuses a change");
+                } else {
+                    tracing::debug!(%peer, %app, %instance, status, action, "peer refuses a change");
+                }
             }
         }
     }
