@@ -412,10 +412,11 @@ impl Peer {
         self.queue().counters().lost()
     }
 
-    /// Returns `true` if the peer took everything since [`flush`](Self::flush), and did not refuse
-    /// the batch before.
+    /// Returns `true` if the peer took everything since [`flush`](Self::flush), and no longer
+    /// refuses batches if it refused changes before.
     pub(in crate::server) fn is_flushed(&self) -> bool {
-        self.is_own() || self.queue().is_flushed() && !self.is_refusing()
+        let lacks_changes = self.is_refusing() && self.lost().refused > 0;
+        self.is_own() || self.queue().is_flushed() && !lacks_changes
     }
 
     #[cfg(test)]
