@@ -34,9 +34,8 @@ pub(super) struct ConnectionTable(Mutex<State>);
 #[derive(Debug)]
 struct State {
     limit: usize,
-    /// Limit of the settings, and the time from which it applies again if the present one is lower.
-    full_limit: usize,
-    lowered_until: Option<Instant>,
+    /// Lower limit, and the time until which it applies.
+    lowered: Option<(usize, Instant)>,
     limit_per_address: usize,
     next: u64,
     count: usize,
@@ -79,11 +78,9 @@ pub(super) struct Admitted {
 
 impl ConnectionTable {
     pub(super) fn new(limits: &Limits) -> Self {
-        let limit = limits.effective_connections();
         Self(Mutex::new(State {
-            limit,
-            full_limit: limit,
-            lowered_until: None,
+            limit: limits.effective_connections(),
+            lowered: None,
             limit_per_address: limits.connections_per_address.max(1),
             next: 0,
             count: 0,
@@ -103,7 +100,7 @@ impl ConnectionTable {
                 return Err(Refused::Address);
             }
         }
-        let is_full = state.count >= state.limit;
+        let is_full = state.count >= state.limit();
         if is_full {
             let closed_for_it = state.make_room(Some(address), state.batch());
             if closed_for_it == 0 {
@@ -132,22 +129,21 @@ impl ConnectionTable {
     pub(super) fn make_room(&self, out_of_descriptors: bool) -> usize {
         let state = &mut *self.lock();
         if out_of_descriptors {
-            let connections = Some(state.limit);
+            let connections = Some(state.limit());
             let found = Limits { connections, descriptors: state.count, ..Limits::default() };
-            state.limit = found.effective_connections();
-            state.lowered_until = Some(Instant::now() + LOWERED_TIME);
+            state.lowered = Some((found.effective_connections(), Instant::now() + LOWERED_TIME));
         }
-        let number = state.count.saturating_sub(state.limit).max(state.batch());
+        let number = state.count.saturating_sub(state.limit()).max(state.batch());
         state.make_room(None, number)
     }
 
     pub(super) fn limit(&self) -> usize {
-        self.lock().limit
+        self.lock().limit()
     }
 
     pub(super) fn is_full(&self) -> bool {
         let state = self.lock();
-        state.count >= state.limit
+        state.count >= state.limit()
     }
 
     /// Returns the number of connections of this address.
@@ -158,7 +154,7 @@ impl ConnectionTable {
     /// Returns true if this address has more than half of all connections.
     pub(super) fn has_most(&self, ip: IpAddr) -> bool {
         let state = self.lock();
-        state.addresses.len() > 1 && state.of(audit::network(ip)) > state.limit / 2
+        state.addresses.len() > 1 && state.of(audit::network(ip)) > state.limit() / 2
     }
 
     /// Closes the connections that have been slow for this time, and returns their number.
@@ -176,22 +172,24 @@ impl ConnectionTable {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        let mut state = self.0.lock();
-        if state.lowered_until.is_some_and(|until| until <= Instant::now()) {
-            state.limit = state.full_limit;
-            state.lowered_until = None;
-        }
-        state
+        self.0.lock()
     }
 }
 
 impl State {
+    fn limit(&self) -> usize {
+        match self.lowered {
+            Some((limit, until)) if Instant::now() < until => limit,
+            _ => self.limit,
+        }
+    }
+
     fn of(&self, address: IpAddr) -> usize {
         self.addresses.get(&address).map_or(0, HashMap::len)
     }
 
     fn batch(&self) -> usize {
-        (self.limit / BATCH).max(1)
+        (self.limit() / BATCH).max(1)
     }
 
     /// Closes at most this number of connections, for a new one of an address if there is one. The
