@@ -1,5 +1,6 @@
 //! Rules for the settings that a registry server does not read.
 
+use super::has_value;
 use super::property::Property;
 use super::table::{NOT_YET, OF_SPRING_SERVERS, OF_SSL, PROPERTIES, UNPROTECTED, WITHOUT_MEANING};
 use crate::config::names::{nearest, nearest_within, relaxed};
@@ -116,7 +117,9 @@ fn rule(settings: &Settings, scope: Scope, entry: &Entry) -> Result<Rule, Invali
     }
     if let Some((_, why)) = OF_SSL.iter().find(|(name, _)| is(name)) {
         // An operator who sets it expects HTTPS.
-        return match has_certificate(settings) || !asks(&entry.text) {
+        let has_certificate =
+            ["server.ssl.certificate", "server.ssl.key-store"].into_iter().any(|name| has_value(settings, name, None));
+        return match has_certificate || !asks(&entry.text) {
             true => Ok(Rule::Warning((*why).to_owned())),
             false => Err(InvalidSetting::clause(&entry.place(), WITHOUT_CERTIFICATE)),
         };
@@ -195,12 +198,6 @@ fn rule(settings: &Settings, scope: Scope, entry: &Entry) -> Result<Rule, Invali
 /// Returns `true` for a value that enables something: one that is neither empty nor false.
 fn asks(value: &str) -> bool {
     !value.trim().is_empty() && boolean(value.trim()) != Some(false)
-}
-
-/// Returns `true` if the listener has a certificate.
-fn has_certificate(settings: &Settings) -> bool {
-    let is_set = |name: &str| settings.get(name).ok().flatten().is_some_and(|value| !value.trim().is_empty());
-    is_set("server.ssl.certificate") || is_set("server.ssl.key-store")
 }
 
 /// Returns `true` if the switch of a family is false.
