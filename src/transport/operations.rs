@@ -88,7 +88,6 @@ pub enum Renewal {
 impl Transport {
     /// Creates a transport for these servers, which are tried in this order. `urls` must not be
     /// empty.
-    #[cfg(any(test, feature = "peers"))]
     pub(crate) fn new(urls: Vec<ServiceUrl>, stack: HttpStack) -> Self {
         let settings = ServerSettings { shuffle: false, ..ServerSettings::default() };
         let list = urls.into_iter().map(|url| ListedServer { url, zone: "".into(), rank: 0 });
@@ -329,8 +328,7 @@ impl Transport {
         let urls = self.servers.order.urls();
         let alone = |server: RegistryServer| {
             let url = urls.iter().find(|url| **url.as_str() == *server.url())?.clone();
-            let list = vec![ListedServer { url, zone: "".into(), rank: 0 }];
-            let servers = Arc::new(Servers::new(&ServerSettings::default(), list));
+            let Self { servers, .. } = Self::new(vec![url], self.stack.clone());
             Some((server, Self { servers, background: None, ..self.clone() }))
         };
         self.registry_servers().into_iter().filter_map(alone).collect()
